@@ -1,0 +1,3 @@
+//! Everything an operator or a function author does.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The messages between a gateway and the control plane.

@@ -1,0 +1,1 @@
+//! The bytes between a device and a gateway: the event envelope.

@@ -1,0 +1,1 @@
+//! The gateway's own MQTT broker, whose PUBACK can wait for a commit.

@@ -1,0 +1,1 @@
+//! Runs functions: wasmi and nothing else.

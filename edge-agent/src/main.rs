@@ -1,0 +1,3 @@
+//! The gateway agent.
+
+fn main() {}

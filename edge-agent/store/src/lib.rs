@@ -1,0 +1,1 @@
+//! The gateway's store: SQLite and nothing else.

@@ -1,0 +1,1 @@
+//! A function as it travels: module, manifest, digest, signature.
