@@ -1,1 +1,18 @@
 //! The agent's decisions: pure, no I/O, no clock.
+//!
+//! Routing, deduplication, scheduling, deployment and backoff take what they need (also the time) as arguments and
+//! return what to do; the drivers in `edge-agent` do it. The crate builds for a target without an operating system, so
+//! that the compiler keeps it that way.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod effect;
+pub mod event;
+pub mod topic;
+
+pub use effect::{Effect, Effects};
+pub use event::{Event, Identity};
+pub use topic::{Filter, FilterError, Topic, TopicError};

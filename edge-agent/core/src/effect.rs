@@ -1,0 +1,44 @@
+//! What a function wants done.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+pub use function_abi::{LogLevel, Priority, PublishFlags};
+
+/// One thing a function wants done. Nothing of it happens before the commit, and then all of a run's effects together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Store a value in the function's state, within the run's partition.
+    StatePut {
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Remove a value from the function's state, within the run's partition.
+    StateDelete {
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// Deliver a record to the control plane.
+    Emit {
+        /// The cloud stream it belongs to.
+        stream: String,
+        /// Any bytes.
+        body: Vec<u8>,
+        /// Which records go first.
+        priority: Priority,
+    },
+    /// Publish an MQTT message.
+    Publish {
+        /// Where to; no wildcards.
+        topic: String,
+        /// Any bytes.
+        payload: Vec<u8>,
+        /// Quality of service and retain.
+        flags: PublishFlags,
+    },
+}
+
+/// The effects of one run, in the order the function listed them.
+pub type Effects = Vec<Effect>;

@@ -1,0 +1,50 @@
+//! What comes in.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+pub use function_abi::EventKind;
+
+/// One event, as every inlet hands it to the pipeline: the wire is behind it.
+///
+/// Cheap to clone, for several functions may want the same event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// How it came to be.
+    pub kind: EventKind,
+    /// Who sent it: the authenticated identity where there is one, else what the configuration says.
+    pub device: Arc<str>,
+    /// The MQTT topic.
+    pub topic: Arc<str>,
+    /// Any bytes; an envelope, if there was one, is taken off.
+    pub payload: Payload,
+    /// What makes the event this event and no other; `None`: it is handled at least once, not exactly once.
+    pub identity: Option<Identity>,
+    /// When the gateway received it, microseconds since 1970-01-01 UTC by the gateway's clock.
+    pub time_us: u64,
+}
+
+/// The bytes of an event.
+pub type Payload = Arc<[u8]>;
+
+/// An event's place in the life of its source: no two events of one source share it.
+///
+/// A source counts `sequence` from 1 within a boot epoch, and never uses an epoch twice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// Who counts: the device, or the gateway itself for what comes back to it.
+    pub source: Arc<str>,
+    /// Grows with each start of the source.
+    pub boot: u64,
+    /// From 1, without gaps where the source sends.
+    pub sequence: u64,
+}
+
+/// An event that no function could handle, kept with all that is needed to look at it and to send it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The event.
+    pub event: Event,
+    /// Why it is here, for a person: names the function and the cause.
+    pub reason: Vec<u8>,
+}
