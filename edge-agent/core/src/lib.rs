@@ -9,11 +9,17 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod backoff;
 pub mod dedup;
+pub mod deploy;
 pub mod effect;
 pub mod event;
+pub mod lanes;
+pub mod router;
 pub mod topic;
+pub mod uplink;
 
+pub use backoff::Backoff;
 pub use effect::{Effect, Effects};
 pub use event::{Event, Identity};
 pub use topic::{Filter, FilterError, Topic, TopicError};

@@ -1,0 +1,67 @@
+//! How long to wait before trying again.
+
+use core::time::Duration;
+
+/// Exponential backoff with jitter: each failure doubles the wait up to a maximum, and of each wait a random part of up
+/// to a half is left out, so that a fleet that lost its control plane does not come back in step.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+    random: u64,
+}
+
+impl Backoff {
+    /// Waits `first` after one failure, never more than `longest`. The seed decides the jitter; give each gateway its own.
+    pub fn new(first: Duration, longest: Duration, seed: u64) -> Self {
+        Self { first, longest, failures: 0, random: seed }
+    }
+
+    /// It worked: the next failure is a first one.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// It failed: how long to wait.
+    pub fn failed(&mut self) -> Duration {
+        let doubled = self.first.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        self.failures = self.failures.saturating_add(1);
+        let full = doubled.min(self.longest);
+        // SplitMix64 (Steele, Lea, Flood 2014): small, and good enough for spreading.
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        let share = (mixed >> 40) as f64 / (1u64 << 24) as f64;
+        full.mul_f64(1.0 - share / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_start_again() {
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
+        for seed in 0..50 {
+            let mut backoff = Backoff::new(first, longest, seed);
+            for failure in 0..70 {
+                let full = first.saturating_mul(1 << failure.min(20)).min(longest);
+                let wait = backoff.failed();
+                assert!(wait <= full && wait >= full / 2, "failure {failure}: {wait:?} of {full:?}");
+            }
+            backoff.succeeded();
+            assert!(backoff.failed() <= first);
+        }
+    }
+
+    #[test]
+    fn two_gateways_do_not_keep_step() {
+        let mut one = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), 1);
+        let mut two = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), 2);
+        assert!((0..8).any(|_| one.failed() != two.failed()));
+    }
+}
