@@ -1,1 +1,22 @@
-//! What a function author needs.
+#![doc = include_str!("../README.md")]
+
+mod context;
+mod error;
+mod event;
+mod fields;
+#[cfg(target_family = "wasm")]
+mod guest;
+mod payload;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+pub use context::{Context, Random};
+pub use error::{Error, Result};
+pub use event::{Event, FromEvent, Identity};
+pub use fields::Fields;
+pub use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
+pub use function_macros::function;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub use guest::handle as __handle;
+pub use payload::{Json, Postcard, ToBytes};

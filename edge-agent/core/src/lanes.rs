@@ -20,8 +20,9 @@ use alloc::vec::Vec;
 
 use crate::dedup::Seen;
 
-/// A function's number in the gateway's store.
-pub type FunctionId = u32;
+/// A small number that stands for a function's name, the same for the life of a gateway's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionId(pub u32);
 
 /// What runs in order: one function's events of one partition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -218,6 +219,11 @@ impl<J> Lanes<J> {
         self.settle(id.number);
     }
 
+    /// Whether a lane's name is from after the last reset: if not, nothing of it may be written.
+    pub fn is_current(&self, id: LaneId) -> bool {
+        id.generation == self.generation
+    }
+
     /// Forgets everything; answers the jobs that were not taken yet.
     pub fn reset(&mut self) -> Vec<J> {
         let limits = self.limits;
@@ -288,8 +294,8 @@ mod tests {
 
     const LIMITS: MemoryLimits = MemoryLimits { lane: 1_000, idle: 2_000 };
 
-    fn key(function: FunctionId, partition: &str) -> LaneKey {
-        LaneKey { function, partition: partition.into() }
+    fn key(function: u32, partition: &str) -> LaneKey {
+        LaneKey { function: FunctionId(function), partition: partition.into() }
     }
 
     #[test]
@@ -355,6 +361,7 @@ mod tests {
         let turn = lanes.take().unwrap();
         assert_eq!(lanes.reset(), [2]);
         lanes.push(key(1, "a"), 3);
+        assert!(!lanes.is_current(turn.lane));
         lanes.done(turn.lane, turn.memory);
         assert_eq!(lanes.take().unwrap().job, 3);
     }

@@ -22,4 +22,5 @@ pub mod uplink;
 pub use backoff::Backoff;
 pub use effect::{Effect, Effects};
 pub use event::{Event, Identity};
+pub use lanes::FunctionId;
 pub use topic::{Filter, FilterError, Topic, TopicError};

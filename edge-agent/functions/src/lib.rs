@@ -1,1 +1,37 @@
 //! Runs functions: wasmi and nothing else.
+//!
+//! [`Engine::load`] checks and compiles a module, [`Function::run`] gives it one event and answers the effects that it
+//! lists. A run is a calculation: all that goes in is the event, the configuration, the state through [`Reads`] and a
+//! seed; nothing is done before the caller commits the effects. So a run can be repeated, thrown away and replayed.
+//!
+//! What keeps a function from hurting anybody:
+//!
+//! - A fresh instance for every event: no byte of one event is visible to the next.
+//! - Each resource has a bound, see [`Limits`], and what is not named in [`Permissions`] is refused.
+//! - Fuel pays for all work: the function's own instructions, what the host does for it in an import
+//!   ([`fuel`]), and the work of instantiating it.
+//! - A panic of the interpreter is contained, and becomes a [`LoadError`] or a [`Trap`].
+//! - Each function has an interpreter of its own, for that keeps compiled code until it is dropped: a function that was
+//!   replaced leaves nothing behind.
+//!
+//! The contract that a module must keep is the page of the crate `function-abi`.
+
+mod contain;
+mod error;
+pub mod fuel;
+mod function;
+mod host;
+mod imports;
+mod limits;
+mod load;
+mod permissions;
+mod random;
+mod scan;
+mod trap;
+
+pub use error::{LoadCause, LoadError};
+pub use function::{Function, LogLine, Outcome, ReadError, Reads, Run};
+pub use limits::Limits;
+pub use load::{Engine, Spec};
+pub use permissions::{MAX_STREAM_BYTES, Permissions, StreamError, StreamPattern, check_stream};
+pub use trap::{Trap, TrapKind};

@@ -1,1 +1,53 @@
-//! A function as it travels: module, manifest, digest, signature.
+//! A function as it travels from its author to the gateways: one plain `.wasm` file.
+//!
+//! The file is the compiled module with the text of its `function.toml` in a custom section, [`SECTION`]; every Wasm
+//! engine ignores that section, so nothing is locked in. The SHA-256 of the whole file is the function's [`Digest`],
+//! under which it is stored, deployed and signed.
+//!
+//! ```
+//! use function_package::{Package, SigningKey};
+//!
+//! let module = b"\0asm\x01\0\0\0"; // what the compiler made
+//! let manifest = "manifest = 1\nname = \"noop\"\nversion = \"1.0.0\"\n[[trigger]]\nmqtt = \"a/+\"";
+//!
+//! // The author's side.
+//! let package = Package::pack(module, manifest)?;
+//! let key = SigningKey::generate()?;
+//! let signature = key.sign(&package.digest());
+//!
+//! // The gateway's side.
+//! let received = Package::open(package.bytes().to_vec())?;
+//! key.public_key().verify(&received.digest(), &signature)?;
+//! assert_eq!(received.manifest().name, "noop");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod checked;
+mod config;
+mod digest;
+mod manifest;
+mod names;
+mod package;
+mod sign;
+mod text_form;
+
+pub use config::{ConfigError, ConfigValue};
+pub use digest::Digest;
+pub use manifest::{Allow, Limits, Manifest, Partition, Trigger};
+pub use names::{FilterError, NameError, check_filter, check_function_name, check_stream_name};
+pub use package::{Package, PackageError};
+pub use sign::{KeyId, PublicKey, Signature, SignatureError, SigningKey};
+pub use text_form::TextFormError;
+
+/// Name of the custom section that holds the manifest's text.
+pub const SECTION: &str = "edge.function";
+
+/// Largest package in bytes. A Rust function has some 40 KB and a whole JavaScript engine 700 KB, so this is ten times
+/// what is known to be useful, and still little enough to be held in memory and compiled by a small gateway.
+pub const MAX_PACKAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Largest manifest in bytes: a page or two of text with all of its limits used.
+pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
+
+/// Bytes of the stack that Rust functions are linked with, `-C link-arg=-zstack-size=…`.
+pub const STACK_BYTES: u32 = 16 * 1024;

@@ -1,0 +1,7 @@
+//! The broker over real sockets.
+
+mod acknowledgement;
+mod clients;
+mod common;
+mod protocol;
+mod sessions;

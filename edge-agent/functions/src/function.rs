@@ -1,0 +1,301 @@
+//! A function that is ready, and one run of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use agent_core::{Effects, Event};
+use function_abi::{EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
+use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall, Val};
+
+use crate::contain::contain;
+use crate::host::{Host, Shared, Stop};
+use crate::imports::{answer_state, charge, units};
+use crate::limits::Limits;
+use crate::trap::{Trap, TrapKind};
+
+/// A function that is checked and compiled. Cheap to clone; may run on many threads at once.
+#[derive(Clone)]
+pub struct Function(Arc<Inner>);
+
+struct Inner {
+    engine: wasmi::Engine,
+    module: Module,
+    linker: Linker<Host>,
+    shared: Arc<Shared>,
+    /// Fuel that instantiating takes.
+    start_fuel: u64,
+}
+
+/// Where a run reads its state. What the run wrote itself comes first, and does not get here.
+pub trait Reads {
+    /// The value of a key, within the function and the partition of the run.
+    ///
+    /// # Errors
+    /// The store failed. The run is abandoned: it is not the function's fault.
+    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError>;
+}
+
+/// The store could not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the state could not be read: {0}")]
+pub struct ReadError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// One run of a function.
+#[derive(Debug)]
+pub struct Run {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Units of fuel that it took, instantiation included.
+    pub fuel: u64,
+    /// Bytes of memory at the end; memory never shrinks, so this is also the most it had.
+    pub memory_bytes: usize,
+    /// What it logged, in order, whatever the outcome.
+    pub logs: Vec<LogLine>,
+    /// Log lines that were dropped or cut short because of the limits.
+    pub logs_dropped: u64,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The event is handled, and this is to be done, together or not at all.
+    Done(Effects),
+    /// The function failed; nothing is to be done.
+    Failed(Trap),
+    /// The store failed; nothing is to be done, and the event is as good as never run.
+    Abandoned(ReadError),
+}
+
+/// A line that a function logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The text.
+    pub text: String,
+}
+
+/// Why a run ends before its time.
+enum End {
+    Failed(Trap),
+    Abandoned(ReadError),
+}
+
+/// What an instance offers to the host.
+struct Exports {
+    alloc: TypedFunc<u32, u32>,
+    handle: TypedFunc<(u32, u32), i32>,
+}
+
+impl Function {
+    pub(crate) fn new(
+        engine: wasmi::Engine,
+        module: Module,
+        linker: Linker<Host>,
+        shared: Arc<Shared>,
+        start_fuel: u64,
+    ) -> Self {
+        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel }))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0.shared.identity.name
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.0.shared.identity.version
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.0.shared.limits
+    }
+
+    /// Gives the function one event, on a fresh instance. Never blocks but in `reads`, and never panics but in `reads`.
+    ///
+    /// `seed` decides all random numbers of the run: the same event, state, configuration and seed give the same run.
+    pub fn run(&self, event: &Event, reads: &mut dyn Reads, seed: u64) -> Run {
+        let mut store = self.store(seed);
+        let ended = self.handle(&mut store, event, reads);
+        let memory_bytes = store.data().memory.map_or(0, |memory| memory.data_size(&store));
+        let left = store.get_fuel().unwrap_or(0);
+        let host = store.into_data();
+        let outcome = match ended {
+            Ok(()) => Outcome::Done(host.effects),
+            Err(End::Failed(trap)) => Outcome::Failed(trap),
+            Err(End::Abandoned(error)) => Outcome::Abandoned(error),
+        };
+        // The instruction that could not be paid for was not taken from the fuel; all of it counts as used.
+        let left = if matches!(&outcome, Outcome::Failed(trap) if trap.kind == TrapKind::OutOfFuel) { 0 } else { left };
+        let fuel = self.0.shared.limits.fuel - left;
+        Run { outcome, fuel, memory_bytes, logs: host.logs, logs_dropped: host.logs_dropped }
+    }
+
+    /// Instantiates once, to see whether it can be.
+    pub(crate) fn try_out(&self) -> Result<(), Trap> {
+        self.instantiate(&mut self.store(0)).map(|_| ())
+    }
+
+    fn store(&self, seed: u64) -> Store<Host> {
+        let inner = &*self.0;
+        let mut store = Store::new(&inner.engine, Host::new(Arc::clone(&inner.shared), seed));
+        store.limiter(|host| host);
+        store
+            .set_fuel(inner.shared.limits.fuel.saturating_sub(inner.start_fuel))
+            .expect("fuel is on in the configuration of every engine");
+        store
+    }
+
+    fn instantiate(&self, store: &mut Store<Host>) -> Result<Exports, Trap> {
+        let inner = &*self.0;
+        let instance = contain(|| inner.linker.instantiate_and_start(&mut *store, &inner.module))
+            .map_err(|panicked| self.fault(panicked.0))?
+            .map_err(|error| Trap::from_error(&error, store.data()))?;
+        let exports = exports(instance, store).map_err(|error| self.fault(error.to_string()))?;
+        store.data_mut().memory = instance.get_memory(&*store, EXPORT_MEMORY);
+        Ok(exports)
+    }
+
+    fn handle(&self, store: &mut Store<Host>, event: &Event, reads: &mut dyn Reads) -> Result<(), End> {
+        let exports = self.instantiate(store).map_err(End::Failed)?;
+        let block = Block::of(event);
+        let len = block.len(&self.0.shared.limits).map_err(|what| self.failed(TrapKind::EventTooLarge, what))?;
+        self.charge(store, units(len as usize))?;
+        let at = self.call(store, reads, |store| exports.alloc.call_resumable(store, len))?;
+        self.write(store, &block, at, len)?;
+        match self.call(store, reads, |store| exports.handle.call_resumable(store, (at, len)))? {
+            0 => Ok(()),
+            code => {
+                let what = format!("failed: {EXPORT_HANDLE} answered {code}; 0 is success");
+                Err(self.failed(TrapKind::Failed, what))
+            }
+        }
+    }
+
+    /// Calls into the function, and answers its reads of the state until it returns.
+    fn call<R: wasmi::WasmResults>(
+        &self,
+        store: &mut Store<Host>,
+        reads: &mut dyn Reads,
+        begin: impl FnOnce(&mut Store<Host>) -> Result<TypedResumableCall<R>, wasmi::Error>,
+    ) -> Result<R, End> {
+        let mut step = contain(|| begin(&mut *store));
+        loop {
+            let state = step
+                .map_err(|panicked| End::Failed(self.fault(panicked.0)))?
+                .map_err(|error| End::Failed(Trap::from_error(&error, store.data())))?;
+            let waiting = match state {
+                TypedResumableCall::Finished(answer) => return Ok(answer),
+                TypedResumableCall::OutOfFuel(_) => return Err(End::Failed(Trap::out_of_fuel(store.data()))),
+                TypedResumableCall::HostTrap(waiting) => waiting,
+            };
+            let read = match (waiting.host_error().downcast_ref(), &store.data().read) {
+                (Some(Stop::ReadState), Some(read)) => read,
+                _ => return Err(End::Failed(Trap::from_error(waiting.host_error(), store.data()))),
+            };
+            let value = reads.state(&read.key).map_err(End::Abandoned)?;
+            let answer = answer_state(store, value.as_deref()).map_err(|stop| self.stopped(store, stop))?;
+            step = contain(|| waiting.resume(&mut *store, &[Val::I32(answer)]));
+        }
+    }
+
+    /// Writes the event where the function made room for it.
+    fn write(&self, store: &mut Store<Host>, block: &Block<'_>, at: u32, len: u32) -> Result<(), End> {
+        let memory = store.data().memory.ok_or_else(|| End::Failed(self.fault("it has no memory".to_owned())))?;
+        let memory = memory.data_mut(store);
+        let size = memory.len();
+        let why = if at == 0 {
+            "which is how an allocator says that it has no room; give it more, or send smaller events".to_owned()
+        } else if !at.is_multiple_of(EVENT_ALIGN) {
+            format!("which is not divisible by {EVENT_ALIGN}")
+        } else if u64::from(at) + u64::from(len) > size as u64 {
+            format!("from where they do not fit into its memory of {size} bytes")
+        } else {
+            block.write(&mut memory[at as usize..at as usize + len as usize]);
+            return Ok(());
+        };
+        let what = format!("{EXPORT_ALLOC} answered {at} when asked for {len} bytes, {why}");
+        Err(self.failed(TrapKind::BadAlloc, what))
+    }
+
+    fn charge(&self, store: &mut Store<Host>, units: u64) -> Result<(), End> {
+        charge(&mut *store, units).map_err(|stop| self.stopped(store, stop))
+    }
+
+    fn stopped(&self, store: &Store<Host>, stop: Stop) -> End {
+        End::Failed(Trap::from_error(&wasmi::Error::host(stop), store.data()))
+    }
+
+    fn failed(&self, kind: TrapKind, what: String) -> End {
+        End::Failed(Trap::of(&self.0.shared.identity, kind, what))
+    }
+
+    fn fault(&self, what: String) -> Trap {
+        let what = format!("the interpreter failed: {what}");
+        Trap::of(&self.0.shared.identity, TrapKind::EngineFault, what)
+    }
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Function").field(&self.0.shared).finish()
+    }
+}
+
+fn exports(instance: Instance, store: &Store<Host>) -> Result<Exports, wasmi::Error> {
+    Ok(Exports {
+        alloc: instance.get_typed_func(store, EXPORT_ALLOC)?,
+        handle: instance.get_typed_func(store, EXPORT_HANDLE)?,
+    })
+}
+
+/// An event as it lies in the function's memory.
+struct Block<'a> {
+    event: &'a Event,
+    parts: [&'a [u8]; 3],
+}
+
+impl<'a> Block<'a> {
+    fn of(event: &'a Event) -> Self {
+        Self { event, parts: [event.device.as_bytes(), event.topic.as_bytes(), &event.payload] }
+    }
+
+    /// Bytes of the block, or why it has no place in any memory that the function may have.
+    fn len(&self, limits: &Limits) -> Result<u32, String> {
+        let len = self.parts.iter().fold(EventHeader::LEN, |len, part| len.saturating_add(part.len()));
+        match u32::try_from(len) {
+            Ok(short) if len <= limits.memory_bytes => Ok(short),
+            _ => Err(format!(
+                "the event takes {len} bytes, its memory may have {}; send smaller events, or raise the limit \
+                 \"memory_bytes\"",
+                limits.memory_bytes
+            )),
+        }
+    }
+
+    /// Writes the block; `out` has exactly its length.
+    fn write(&self, out: &mut [u8]) {
+        let (boot, sequence) =
+            self.event.identity.as_ref().map_or((0, 0), |identity| (identity.boot, identity.sequence));
+        let mut at = EventHeader::LEN;
+        let [device, topic, payload] = self.parts.map(|part| {
+            let span = Span { offset: at as u32, len: part.len() as u32 };
+            out[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+            span
+        });
+        let header = EventHeader {
+            header_len: EventHeader::LEN as u32,
+            kind: self.event.kind as u32,
+            time_us: self.event.time_us,
+            boot,
+            sequence,
+            device,
+            topic,
+            payload,
+        };
+        out[..EventHeader::LEN].copy_from_slice(&header.to_bytes());
+    }
+}

@@ -1,0 +1,355 @@
+//! What the imports do: everything but the crossing of the boundary.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use agent_core::topic::check_topic;
+use agent_core::{Effect, Effects};
+use function_abi::{LogLevel, Priority, PublishFlags};
+use wasmi::errors::HostError;
+use wasmi::{Memory, ResourceLimiter};
+use wasmi_core::LimiterError;
+
+use crate::function::LogLine;
+use crate::limits::Limits;
+use crate::load::Identity;
+use crate::permissions::{Permissions, check_stream};
+use crate::random::Random;
+use crate::trap::TrapKind;
+
+/// Longest text of `fail` that is kept, in bytes: it becomes part of an error message, and of a dead letter.
+const MAX_FAIL_BYTES: usize = 1 << 10;
+
+/// Longest part of a name from a function that an error message repeats, in characters.
+const SHOWN_CHARS: usize = 80;
+
+/// What all runs of a function share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) permissions: Permissions,
+    pub(crate) config: BTreeMap<String, String>,
+}
+
+/// Why an import does not return to the function.
+#[derive(Clone, Debug)]
+pub(crate) enum Stop {
+    Trap(TrapKind, String),
+    OutOfFuel,
+    /// Not an end: the run waits for [`Host::read`] to be answered.
+    ReadState,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(kind, what) => write!(f, "{kind}: {what}"),
+            Self::OutOfFuel => f.write_str("out of fuel"),
+            Self::ReadState => f.write_str("waits for the state"),
+        }
+    }
+}
+
+impl HostError for Stop {}
+
+fn stop<T>(kind: TrapKind, what: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Trap(kind, what.into()))
+}
+
+/// A question to the store.
+#[derive(Debug)]
+pub(crate) struct StateRead {
+    pub(crate) key: Vec<u8>,
+    /// Where in memory the answer goes.
+    pub(crate) out: Range<usize>,
+}
+
+/// What one run has done so far.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) shared: Arc<Shared>,
+    /// The function's memory; `None` until it is instantiated.
+    pub(crate) memory: Option<Memory>,
+    pub(crate) effects: Effects,
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) logs_dropped: u64,
+    pub(crate) read: Option<StateRead>,
+    pub(crate) random: Random,
+    /// For each key that this run wrote, the effect that holds the latest value.
+    written: BTreeMap<Vec<u8>, usize>,
+    output_bytes: usize,
+    log_bytes: usize,
+    table_elements: usize,
+    refused_bytes: Option<usize>,
+}
+
+impl Host {
+    pub(crate) fn new(shared: Arc<Shared>, seed: u64) -> Self {
+        Self {
+            shared,
+            memory: None,
+            effects: Vec::new(),
+            logs: Vec::new(),
+            logs_dropped: 0,
+            read: None,
+            random: Random::new(seed),
+            written: BTreeMap::new(),
+            output_bytes: 0,
+            log_bytes: 0,
+            table_elements: 0,
+            refused_bytes: None,
+        }
+    }
+
+    /// Bytes of memory that were asked for and refused, if any were.
+    pub(crate) fn refused_bytes(&self) -> Option<usize> {
+        self.refused_bytes
+    }
+
+    /// `config_get`.
+    pub(crate) fn config(&self, key: &[u8]) -> Result<Option<&str>, Stop> {
+        let key = text("config_get", "key", key)?;
+        Ok(self.shared.config.get(key).map(String::as_str))
+    }
+
+    /// `state_get`: what this run itself wrote, or the question to ask the store.
+    pub(crate) fn state(&mut self, key: &[u8], out: Range<usize>) -> Result<Option<&[u8]>, Stop> {
+        self.check_started("state_get")?;
+        self.check_key("state_get", key)?;
+        match self.written.get(key).map(|at| &self.effects[*at]) {
+            Some(Effect::StatePut { value, .. }) => Ok(Some(value)),
+            Some(_) => Ok(None),
+            None => {
+                self.read = Some(StateRead { key: key.to_vec(), out });
+                Err(Stop::ReadState)
+            }
+        }
+    }
+
+    /// `state_put`.
+    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+        self.check_key("state_put", key)?;
+        let allowed = self.shared.limits.state_value_bytes;
+        if value.len() > allowed {
+            let bytes = value.len();
+            return stop(
+                TrapKind::BadState,
+                format!(
+                    "state_put: the value of {} is {bytes} bytes long, {allowed} are allowed; split it over several \
+                     keys, or raise the limit \"state_value_bytes\"",
+                    shown(key)
+                ),
+            );
+        }
+        self.admit("state_put", key.len() + value.len())?;
+        self.written.insert(key.to_vec(), self.effects.len());
+        self.effects.push(Effect::StatePut { key: key.to_vec(), value: value.to_vec() });
+        Ok(())
+    }
+
+    /// `state_delete`.
+    pub(crate) fn state_delete(&mut self, key: &[u8]) -> Result<(), Stop> {
+        self.check_key("state_delete", key)?;
+        self.admit("state_delete", key.len())?;
+        self.written.insert(key.to_vec(), self.effects.len());
+        self.effects.push(Effect::StateDelete { key: key.to_vec() });
+        Ok(())
+    }
+
+    /// `emit`.
+    pub(crate) fn emit(&mut self, stream: &[u8], body: &[u8], priority: i32) -> Result<(), Stop> {
+        let stream = text("emit", "stream", stream)?;
+        if let Err(error) = check_stream(stream) {
+            return stop(TrapKind::BadStream, format!("emit: {error}"));
+        }
+        let Some(priority) = Priority::from_i32(priority) else {
+            return stop(
+                TrapKind::BadArgument,
+                format!("emit: {priority} is not a priority; 0 is normal and 1 is high"),
+            );
+        };
+        if !self.shared.permissions.may_emit(stream) {
+            let allowed = list(self.shared.permissions.streams.iter());
+            return stop(
+                TrapKind::NotAllowed,
+                format!(
+                    "emit: it may not emit to the stream {stream:?}; allowed: {allowed}. Add it to its permissions"
+                ),
+            );
+        }
+        self.admit("emit", stream.len() + body.len())?;
+        self.effects.push(Effect::Emit { stream: stream.to_owned(), body: body.to_vec(), priority });
+        Ok(())
+    }
+
+    /// `publish`.
+    pub(crate) fn publish(&mut self, topic: &[u8], payload: &[u8], flags: i32) -> Result<(), Stop> {
+        let topic = text("publish", "topic", topic)?;
+        if let Err(error) = check_topic(topic) {
+            return stop(TrapKind::BadTopic, format!("publish: {error}"));
+        }
+        let Some(flags) = PublishFlags::from_i32(flags) else {
+            return stop(
+                TrapKind::BadArgument,
+                format!("publish: {flags} are no flags; bits 0 and 1 are the QoS, 0 to 2, bit 2 is retain"),
+            );
+        };
+        if !self.shared.permissions.may_publish(topic) {
+            let allowed = list(self.shared.permissions.publish.iter());
+            let topic = shown(topic.as_bytes());
+            return stop(
+                TrapKind::NotAllowed,
+                format!(
+                    "publish: it may not publish to the topic {topic}; allowed: {allowed}. Add it to its permissions"
+                ),
+            );
+        }
+        self.admit("publish", topic.len() + payload.len())?;
+        self.effects.push(Effect::Publish { topic: topic.to_owned(), payload: payload.to_vec(), flags });
+        Ok(())
+    }
+
+    /// `log`. What is too much is dropped and counted: a function that says too much has not failed.
+    pub(crate) fn log(&mut self, level: i32, line: &[u8]) -> Result<(), Stop> {
+        let Some(level) = LogLevel::from_i32(level) else {
+            return stop(
+                TrapKind::BadArgument,
+                format!("log: {level} is not a level; 0 is error, 1 warn, 2 info, 3 debug"),
+            );
+        };
+        let line = text("log", "text", line)?;
+        let limits = &self.shared.limits;
+        let room = limits.log_bytes - self.log_bytes;
+        if self.logs.len() >= limits.log_lines || (room == 0 && !line.is_empty()) {
+            self.logs_dropped += 1;
+            return Ok(());
+        }
+        let kept = &line[..line.floor_char_boundary(room)];
+        if kept.len() < line.len() {
+            self.logs_dropped += 1;
+            self.log_bytes = limits.log_bytes;
+        } else {
+            self.log_bytes += kept.len();
+        }
+        self.logs.push(LogLine { level, text: kept.to_owned() });
+        Ok(())
+    }
+
+    /// `fail`.
+    pub(crate) fn fail(&self, said: &[u8]) -> Stop {
+        let cut = String::from_utf8_lossy(&said[..said.len().min(MAX_FAIL_BYTES)]);
+        Stop::Trap(TrapKind::Failed, format!("failed: {cut}"))
+    }
+
+    fn check_started(&self, import: &str) -> Result<(), Stop> {
+        if self.memory.is_some() {
+            return Ok(());
+        }
+        stop(
+            TrapKind::NotAllowed,
+            format!("{import}: its start function may not use this; only the handling of an event may"),
+        )
+    }
+
+    fn check_key(&self, import: &str, key: &[u8]) -> Result<(), Stop> {
+        let allowed = self.shared.limits.state_key_bytes;
+        match key.len() {
+            0 => stop(TrapKind::BadState, format!("{import}: the key is empty; give it at least one byte")),
+            bytes if bytes > allowed => stop(
+                TrapKind::BadState,
+                format!(
+                    "{import}: the key {} is {bytes} bytes long, {allowed} are allowed; shorten it, or raise the limit \
+                     \"state_key_bytes\"",
+                    shown(key)
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one more effect of `bytes` is within the limits.
+    fn admit(&mut self, import: &str, bytes: usize) -> Result<(), Stop> {
+        self.check_started(import)?;
+        let limits = &self.shared.limits;
+        if self.effects.len() >= limits.effects {
+            return stop(
+                TrapKind::TooManyEffects,
+                format!(
+                    "{import}: one run may list {} effects; do less for each event, or raise the limit \"effects\"",
+                    limits.effects
+                ),
+            );
+        }
+        let total = self.output_bytes.saturating_add(bytes);
+        if total > limits.output_bytes {
+            return stop(
+                TrapKind::OutputTooLarge,
+                format!(
+                    "{import}: the effects of this run would come to {total} bytes, {} are allowed; send less, or raise \
+                     the limit \"output_bytes\"",
+                    limits.output_bytes
+                ),
+            );
+        }
+        self.output_bytes = total;
+        Ok(())
+    }
+}
+
+/// A growth that is refused answers -1 to the function, as the standard says, for some allocators ask for much first
+/// and then for less. That it was refused is kept, to name the true cause if the function gives up.
+impl ResourceLimiter for Host {
+    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> Result<bool, LimiterError> {
+        let allowed = desired <= self.shared.limits.memory_bytes && maximum.is_none_or(|maximum| desired <= maximum);
+        if !allowed {
+            self.refused_bytes = Some(desired);
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
+        let total = self.table_elements.saturating_add(desired.saturating_sub(current));
+        let allowed = total <= self.shared.limits.table_elements;
+        if allowed {
+            self.table_elements = total;
+        }
+        Ok(allowed)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        // Bounded by the items of the module.
+        self.shared.limits.module_items
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
+
+fn text<'a>(import: &str, what: &str, bytes: &'a [u8]) -> Result<&'a str, Stop> {
+    std::str::from_utf8(bytes).or_else(|error| {
+        stop(TrapKind::BadText, format!("{import}: the {what} {} is not UTF-8: {error}", shown(bytes)))
+    })
+}
+
+/// Bytes from a function, fit for a message.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_CHARS * 4)]);
+    let mut short: String = text.chars().take(SHOWN_CHARS).collect();
+    if short.len() < bytes.len() {
+        short.push('…');
+    }
+    format!("{short:?}")
+}
+
+fn list(allowed: impl Iterator<Item = impl fmt::Display>) -> String {
+    let names: Vec<String> = allowed.map(|name| format!("\"{name}\"")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

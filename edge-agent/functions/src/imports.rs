@@ -1,0 +1,189 @@
+//! The imports: how a call crosses the boundary. What it then does is in [`crate::host`].
+
+use std::ops::Range;
+
+use function_abi::{ABSENT, EXPORT_MEMORY, NAMESPACE};
+use wasmi::errors::LinkerError;
+use wasmi::{AsContextMut, Caller, Error, Linker, Memory, Store};
+
+use crate::fuel::{BYTES_PER_UNIT, PER_CALL, PER_STATE_READ};
+use crate::host::{Host, Stop};
+use crate::trap::TrapKind;
+
+/// Every import: its name, how many i32 it takes, and whether it answers one.
+pub(crate) const IMPORTS: [(&str, usize, bool); 9] = [
+    ("config_get", 4, true),
+    ("state_get", 4, true),
+    ("random_fill", 2, false),
+    ("state_put", 4, false),
+    ("state_delete", 2, false),
+    ("emit", 5, false),
+    ("publish", 5, false),
+    ("log", 3, false),
+    ("fail", 2, false),
+];
+
+type Env<'a> = Caller<'a, Host>;
+
+/// Defines all of [`IMPORTS`].
+pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
+    linker
+        .func_wrap(NAMESPACE, "config_get", |mut env: Env<'_>, key: u32, key_len: u32, out: u32, out_cap: u32| {
+            config_get(&mut env, (key, key_len), (out, out_cap)).map_err(Error::host)
+        })?
+        .func_wrap(NAMESPACE, "state_get", |mut env: Env<'_>, key: u32, key_len: u32, out: u32, out_cap: u32| {
+            state_get(&mut env, (key, key_len), (out, out_cap)).map_err(Error::host)
+        })?
+        .func_wrap(NAMESPACE, "random_fill", |mut env: Env<'_>, out: u32, out_len: u32| {
+            with(&mut env, "random_fill", [("out", out, out_len)], |host, memory, [out]| {
+                host.random.fill(&mut memory[out]);
+                Ok(())
+            })
+        })?
+        .func_wrap(NAMESPACE, "state_put", |mut env: Env<'_>, key: u32, key_len: u32, value: u32, value_len: u32| {
+            let params = [("key", key, key_len), ("value", value, value_len)];
+            with(&mut env, "state_put", params, |host, memory, [key, value]| {
+                host.state_put(&memory[key], &memory[value])
+            })
+        })?
+        .func_wrap(NAMESPACE, "state_delete", |mut env: Env<'_>, key: u32, key_len: u32| {
+            with(&mut env, "state_delete", [("key", key, key_len)], |host, memory, [key]| {
+                host.state_delete(&memory[key])
+            })
+        })?
+        .func_wrap(
+            NAMESPACE,
+            "emit",
+            |mut env: Env<'_>, stream: u32, stream_len: u32, body: u32, body_len: u32, priority: i32| {
+                let params = [("stream", stream, stream_len), ("body", body, body_len)];
+                with(&mut env, "emit", params, |host, memory, [stream, body]| {
+                    host.emit(&memory[stream], &memory[body], priority)
+                })
+            },
+        )?
+        .func_wrap(
+            NAMESPACE,
+            "publish",
+            |mut env: Env<'_>, topic: u32, topic_len: u32, payload: u32, payload_len: u32, flags: i32| {
+                let params = [("topic", topic, topic_len), ("payload", payload, payload_len)];
+                with(&mut env, "publish", params, |host, memory, [topic, payload]| {
+                    host.publish(&memory[topic], &memory[payload], flags)
+                })
+            },
+        )?
+        .func_wrap(NAMESPACE, "log", |mut env: Env<'_>, level: i32, text: u32, text_len: u32| {
+            with(&mut env, "log", [("text", text, text_len)], |host, memory, [text]| host.log(level, &memory[text]))
+        })?
+        .func_wrap(NAMESPACE, "fail", |mut env: Env<'_>, text: u32, text_len: u32| -> Result<(), Error> {
+            with(&mut env, "fail", [("text", text, text_len)], |host, memory, [text]| Err(host.fail(&memory[text])))
+        })?;
+    Ok(())
+}
+
+fn config_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32, Stop> {
+    let (memory, [key, out]) = ranges(env, "config_get", [("key", key.0, key.1), ("out", out.0, out.1)])?;
+    charge(&mut *env, PER_CALL + units(key.len()))?;
+    let (bytes, host) = memory.data_and_store_mut(&mut *env);
+    let value = host.config(&bytes[key])?.map(str::as_bytes);
+    let copied = value.map_or(0, <[u8]>::len);
+    let answer = answer(bytes, out, value)?;
+    charge(env, units(copied))?;
+    Ok(answer)
+}
+
+fn state_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32, Stop> {
+    let (memory, [key, out]) = ranges(env, "state_get", [("key", key.0, key.1), ("out", out.0, out.1)])?;
+    charge(&mut *env, PER_CALL + units(key.len()))?;
+    let (bytes, host) = memory.data_and_store_mut(&mut *env);
+    let value = match host.state(&bytes[key], out.clone()) {
+        Ok(value) => value,
+        Err(Stop::ReadState) => {
+            charge(env, PER_STATE_READ)?;
+            return Err(Stop::ReadState);
+        }
+        Err(other) => return Err(other),
+    };
+    let copied = value.map_or(0, <[u8]>::len);
+    let answer = answer(bytes, out, value)?;
+    charge(env, units(copied))?;
+    Ok(answer)
+}
+
+/// Answers the `state_get` that waits, with what the store said.
+pub(crate) fn answer_state(store: &mut Store<Host>, value: Option<&[u8]>) -> Result<i32, Stop> {
+    let (Some(read), Some(memory)) = (store.data_mut().read.take(), store.data().memory) else {
+        return Err(Stop::Trap(TrapKind::EngineFault, "no read of the state is waiting".to_owned()));
+    };
+    let answer = answer(memory.data_mut(&mut *store), read.out, value)?;
+    charge(store, units(value.map_or(0, <[u8]>::len)))?;
+    Ok(answer)
+}
+
+/// The answer of a read: the length, and the value in `out` if it fits there.
+fn answer(memory: &mut [u8], out: Range<usize>, value: Option<&[u8]>) -> Result<i32, Stop> {
+    let Some(value) = value else { return Ok(ABSENT) };
+    let length = i32::try_from(value.len())
+        .map_err(|_| Stop::Trap(TrapKind::BadState, format!("a value of {} bytes cannot be read", value.len())))?;
+    if let Some(out) = memory[out].get_mut(..value.len()) {
+        out.copy_from_slice(value);
+    }
+    Ok(length)
+}
+
+/// Checks the parameters of an import that answers nothing, charges for them, and does what it is for.
+fn with<const N: usize>(
+    env: &mut Env<'_>,
+    import: &str,
+    params: [(&str, u32, u32); N],
+    act: impl FnOnce(&mut Host, &mut [u8], [Range<usize>; N]) -> Result<(), Stop>,
+) -> Result<(), Error> {
+    let mut run = || {
+        let (memory, ranges) = ranges(env, import, params)?;
+        charge(&mut *env, PER_CALL + units(ranges.iter().map(Range::len).sum()))?;
+        Ok((memory, ranges))
+    };
+    let (memory, ranges) = run().map_err(Error::host::<Stop>)?;
+    let (bytes, host) = memory.data_and_store_mut(env);
+    act(host, bytes, ranges).map_err(Error::host)
+}
+
+/// The function's memory, and where the parameters lie in it.
+fn ranges<const N: usize>(
+    env: &Env<'_>,
+    import: &str,
+    params: [(&str, u32, u32); N],
+) -> Result<(Memory, [Range<usize>; N]), Stop> {
+    // The start function runs before anybody could have looked up the memory.
+    let memory = match env.data().memory {
+        Some(memory) => memory,
+        None => env
+            .get_export(EXPORT_MEMORY)
+            .and_then(wasmi::Extern::into_memory)
+            .ok_or_else(|| Stop::Trap(TrapKind::BadPointer, format!("{import}: called before there was a memory")))?,
+    };
+    let size = memory.data_size(env);
+    let mut ranges = [const { 0..0 }; N];
+    for (range, (what, at, len)) in ranges.iter_mut().zip(params) {
+        let end = u64::from(at) + u64::from(len);
+        if end > size as u64 {
+            return Err(Stop::Trap(
+                TrapKind::BadPointer,
+                format!("{import}: {what} is said to be the {len} bytes at {at}, the memory has {size} bytes"),
+            ));
+        }
+        *range = at as usize..end as usize;
+    }
+    Ok((memory, ranges))
+}
+
+/// Units of fuel for `bytes` that the host checks or copies.
+pub(crate) fn units(bytes: usize) -> u64 {
+    bytes as u64 / BYTES_PER_UNIT
+}
+
+/// Takes fuel for work that the host does.
+pub(crate) fn charge(mut ctx: impl AsContextMut<Data = Host>, units: u64) -> Result<(), Stop> {
+    let mut ctx = ctx.as_context_mut();
+    let left = ctx.get_fuel().map_err(|_| Stop::OutOfFuel)?.checked_sub(units).ok_or(Stop::OutOfFuel)?;
+    ctx.set_fuel(left).map_err(|_| Stop::OutOfFuel)
+}

@@ -1,0 +1,210 @@
+//! From the bytes of a module to a function that can run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use function_abi::{EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, NAMESPACE, NAMESPACE_PREFIX};
+use wasmi::{CompilationMode, Config, ExternType, FuncType, Linker, Module, ValType};
+
+use crate::contain::contain;
+use crate::error::{LoadCause, LoadError};
+use crate::function::Function;
+use crate::host::{Host, Shared};
+use crate::imports::{IMPORTS, link};
+use crate::limits::Limits;
+use crate::permissions::Permissions;
+use crate::scan::Scan;
+
+/// First four bytes of every WebAssembly binary, then the version of a core module, or that of a component.
+const MAGIC: &[u8] = b"\0asm";
+const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
+const COMPONENT_VERSION: &[u8] = &[0x0d, 0, 1, 0];
+
+/// Bytes of the interpreter's value stack before it has grown, kept small as each function has its own.
+const INITIAL_STACK_BYTES: usize = 1 << 10;
+
+const WANTED_MEMORY: &str = "its memory";
+const WANTED_ALLOC: &str = "a function (i32) -> i32 that makes room for an event";
+const WANTED_HANDLE: &str = "a function (i32, i32) -> i32 that handles an event";
+
+/// Makes functions out of modules. Cheap to clone; one serves the whole process.
+#[derive(Clone, Debug, Default)]
+pub struct Engine(());
+
+/// What is known about a function besides its code.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    /// Name of the function; every error and trap begins with it.
+    pub name: String,
+    /// Its version, shown beside the name.
+    pub version: String,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it may reach.
+    pub permissions: Permissions,
+    /// What `config_get` answers.
+    pub config: BTreeMap<String, String>,
+}
+
+/// What a function is called in messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "function {:?}", self.name)?;
+        if self.version.is_empty() { Ok(()) } else { write!(f, " {}", self.version) }
+    }
+}
+
+impl Engine {
+    /// An engine.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks a module, compiles it, and tries it out once up to the point where the first event would come.
+    ///
+    /// # Errors
+    /// Names the function, what is wrong with the module, and what to do. Nothing else is disturbed: neither functions
+    /// that are loaded, nor a later `load`.
+    pub fn load(&self, spec: Spec, wasm: &[u8]) -> Result<Function, LoadError> {
+        let Spec { name, version, limits, permissions, config } = spec;
+        let identity = Identity { name, version };
+        let shared = Arc::new(Shared { identity: identity.clone(), limits, permissions, config });
+        load(shared, wasm).map_err(|cause| LoadError { function: identity, cause })
+    }
+}
+
+fn load(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, LoadCause> {
+    let limits = &shared.limits;
+    check_header(wasm, limits)?;
+    let engine = wasmi::Engine::new(&config(limits));
+    let (module, start_fuel) =
+        contain(|| compile(&engine, wasm, limits)).unwrap_or_else(|panicked| Err(LoadCause::Panicked(panicked.0)))?;
+    check_imports(&module)?;
+    check_exports(&module)?;
+    let mut linker = Linker::<Host>::new(&engine);
+    link(&mut linker).map_err(|error| LoadCause::Invalid(error.to_string()))?;
+    let function = Function::new(engine, module, linker, shared, start_fuel);
+    function.try_out().map_err(LoadCause::Start)?;
+    Ok(function)
+}
+
+fn check_header(wasm: &[u8], limits: &Limits) -> Result<(), LoadCause> {
+    if wasm.len() > limits.module_bytes {
+        return Err(LoadCause::TooLarge { bytes: wasm.len(), allowed: limits.module_bytes });
+    }
+    match wasm.strip_prefix(MAGIC) {
+        Some(rest) if rest.starts_with(CORE_VERSION) => Ok(()),
+        Some(rest) if rest.starts_with(COMPONENT_VERSION) => Err(LoadCause::Component),
+        _ if wasm.is_empty() => Err(LoadCause::NotWasm("nothing, for it is empty".to_owned())),
+        _ => {
+            let head: Vec<String> = wasm.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            Err(LoadCause::NotWasm(head.join(" ")))
+        }
+    }
+}
+
+/// The interpreter's settings. What functions do not need is off: less to go wrong, and less that a replay on another
+/// machine must do alike.
+fn config(limits: &Limits) -> Config {
+    let mut config = Config::default();
+    config
+        .consume_fuel(true)
+        // With lazy compilation, running out of fuel on the first call could not be told from a fault.
+        .compilation_mode(CompilationMode::Eager)
+        // Debug information would stay in memory.
+        .ignore_custom_sections(true)
+        // The contract knows one memory.
+        .wasm_multi_memory(false)
+        // wasmi 2.0.0 gives a wrong answer to a function that tail-called an import whose answer was waited for.
+        .wasm_tail_call(false)
+        // Only position-independent code needs it, and constant expressions of any length are not metered.
+        .wasm_extended_const(false)
+        .set_max_recursion_depth(limits.call_depth)
+        .set_min_stack_height(INITIAL_STACK_BYTES.min(limits.stack_bytes))
+        .set_max_stack_height(limits.stack_bytes);
+    config
+}
+
+/// Validates before anything else looks at the module: the interpreter's own limits have panicked on modules that
+/// validation refuses.
+fn compile(engine: &wasmi::Engine, wasm: &[u8], limits: &Limits) -> Result<(Module, u64), LoadCause> {
+    let invalid = |error: &dyn fmt::Display| LoadCause::Invalid(error.to_string());
+    Module::validate(engine, wasm).map_err(|error| invalid(&error))?;
+    let scan = Scan::of(wasm).map_err(|error| invalid(&error))?;
+    scan.check(limits)?;
+    let module = Module::new(engine, wasm).map_err(|error| invalid(&error))?;
+    Ok((module, scan.fuel()))
+}
+
+fn abi_version(module: &str) -> Option<u32> {
+    module.strip_prefix(NAMESPACE_PREFIX)?.parse().ok()
+}
+
+fn check_imports(module: &Module) -> Result<(), LoadCause> {
+    let ours = abi_version(NAMESPACE).expect("our own namespace ends in its version");
+    for import in module.imports() {
+        let name = import.name().to_owned();
+        if import.module() != NAMESPACE {
+            return Err(match abi_version(import.module()) {
+                Some(found) => LoadCause::AbiVersion { found, ours },
+                None => LoadCause::ForeignImport { module: import.module().to_owned(), name },
+            });
+        }
+        let Some((_, params, answers)) = IMPORTS.iter().find(|known| known.0 == name) else {
+            return Err(LoadCause::UnknownImport { name, ours });
+        };
+        let wanted = i32_function(*params, *answers);
+        match import.ty() {
+            ExternType::Func(found) if *found == wanted => {}
+            found => {
+                let wanted = describe(&ExternType::Func(wanted));
+                return Err(LoadCause::WrongImport { name, wanted, found: describe(found) });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_exports(module: &Module) -> Result<(), LoadCause> {
+    let export =
+        |name: &'static str, wanted: &'static str, fits: &dyn Fn(&ExternType) -> bool| match module.get_export(name) {
+            None => Err(LoadCause::MissingExport { name, wanted }),
+            Some(found) if !fits(&found) => Err(LoadCause::WrongExport { name, wanted, found: describe(&found) }),
+            Some(_) => Ok(()),
+        };
+    let function =
+        |params| move |found: &ExternType| matches!(found, ExternType::Func(ty) if *ty == i32_function(params, true));
+    export(EXPORT_MEMORY, WANTED_MEMORY, &|found| matches!(found, ExternType::Memory(_)))?;
+    export(EXPORT_ALLOC, WANTED_ALLOC, &function(1))?;
+    export(EXPORT_HANDLE, WANTED_HANDLE, &function(2))
+}
+
+/// The type of a function of `params` i32, with an i32 as its answer or without.
+fn i32_function(params: usize, answers: bool) -> FuncType {
+    FuncType::new(vec![ValType::I32; params], vec![ValType::I32; usize::from(answers)])
+}
+
+fn describe(ty: &ExternType) -> String {
+    let list = |types: &[ValType]| {
+        let names: Vec<String> = types.iter().map(|ty| format!("{ty:?}").to_lowercase()).collect();
+        format!("({})", names.join(", "))
+    };
+    match ty {
+        ExternType::Func(ty) if ty.results().is_empty() => format!("a function {}", list(ty.params())),
+        ExternType::Func(ty) => {
+            let results = list(ty.results());
+            let results = if ty.results().len() == 1 { results.trim_matches(['(', ')']) } else { &results };
+            format!("a function {} -> {results}", list(ty.params()))
+        }
+        ExternType::Memory(_) => "a memory".to_owned(),
+        ExternType::Table(_) => "a table".to_owned(),
+        ExternType::Global(_) => "a global".to_owned(),
+    }
+}

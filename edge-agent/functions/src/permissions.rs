@@ -1,0 +1,125 @@
+//! What a function may reach.
+
+use agent_core::Filter;
+
+/// Longest name of a stream in bytes: it is stored with every record, and shown in tables.
+pub const MAX_STREAM_BYTES: usize = 255;
+
+/// What a function may reach; nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// Cloud streams that it may emit to.
+    pub streams: Vec<StreamPattern>,
+    /// Topics that it may publish to.
+    pub publish: Vec<Filter>,
+}
+
+impl Permissions {
+    pub(crate) fn may_emit(&self, stream: &str) -> bool {
+        self.streams.iter().any(|pattern| pattern.matches(stream))
+    }
+
+    pub(crate) fn may_publish(&self, topic: &str) -> bool {
+        self.publish.iter().any(|filter| filter.matches(topic))
+    }
+}
+
+/// The name of a stream, or the beginning of one followed by `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamPattern(String);
+
+/// Why the name of a stream, or a pattern for it, is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// Nothing in it.
+    #[error("the stream's name is empty; give it a name such as \"alerts\"")]
+    Empty,
+    /// Longer than [`MAX_STREAM_BYTES`].
+    #[error("the stream's name is {0} bytes long; at most {MAX_STREAM_BYTES} are allowed")]
+    TooLong(usize),
+    /// A control character.
+    #[error("the stream's name {0:?} holds a control character; use printable characters only")]
+    Control(String),
+    /// `*` in a name, or before the end of a pattern.
+    #[error("in the stream's name {0:?} \"*\" may only stand at the end of a permission, as in \"alerts.*\"")]
+    Star(String),
+}
+
+/// Checks the name of a stream: not empty, at most [`MAX_STREAM_BYTES`], no control character and no `*`.
+///
+/// # Errors
+/// Names what is wrong with it.
+pub fn check_stream(name: &str) -> Result<(), StreamError> {
+    if name.is_empty() { Err(StreamError::Empty) } else { check_part(name, name) }
+}
+
+fn check_part(part: &str, whole: &str) -> Result<(), StreamError> {
+    if whole.len() > MAX_STREAM_BYTES {
+        return Err(StreamError::TooLong(whole.len()));
+    }
+    if part.contains('*') {
+        return Err(StreamError::Star(whole.to_owned()));
+    }
+    if part.chars().any(char::is_control) {
+        return Err(StreamError::Control(whole.to_owned()));
+    }
+    Ok(())
+}
+
+impl StreamPattern {
+    /// Reads a pattern: a name, or a prefix followed by `*`; `*` alone is every stream.
+    ///
+    /// # Errors
+    /// Names what is wrong with it.
+    pub fn new(pattern: &str) -> Result<Self, StreamError> {
+        match pattern.strip_suffix('*') {
+            Some(prefix) => check_part(prefix, pattern)?,
+            None => check_stream(pattern)?,
+        }
+        Ok(Self(pattern.to_owned()))
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this stream is meant.
+    pub fn matches(&self, stream: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(prefix) => stream.starts_with(prefix),
+            None => stream == self.0,
+        }
+    }
+}
+
+impl std::fmt::Display for StreamPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_a_name_or_a_prefix() {
+        let matches = |pattern: &str, stream: &str| StreamPattern::new(pattern).unwrap().matches(stream);
+        assert!(matches("alerts", "alerts"));
+        assert!(!matches("alerts", "alerts2"));
+        assert!(matches("alerts.*", "alerts.high"));
+        assert!(!matches("alerts.*", "alerts"));
+        assert!(matches("*", "x"));
+    }
+
+    #[test]
+    fn bad_names_are_refused() {
+        assert_eq!(check_stream(""), Err(StreamError::Empty));
+        assert_eq!(check_stream("a*"), Err(StreamError::Star("a*".into())));
+        assert_eq!(check_stream("a\n"), Err(StreamError::Control("a\n".into())));
+        assert_eq!(check_stream(&"a".repeat(256)), Err(StreamError::TooLong(256)));
+        assert_eq!(StreamPattern::new("a*b*"), Err(StreamError::Star("a*b*".into())));
+        assert_eq!(StreamPattern::new(""), Err(StreamError::Empty));
+    }
+}

@@ -1,0 +1,121 @@
+//! What instantiating a module asks for, counted before it is compiled.
+
+use wasmparser::{DataKind, ElementItems, Parser, Payload};
+
+use crate::error::LoadCause;
+use crate::fuel::{MEMORY_BYTES_PER_UNIT, PER_ITEM, PER_NAME};
+use crate::limits::Limits;
+
+/// Bytes of a WebAssembly page.
+const PAGE_BYTES: u64 = 64 << 10;
+
+/// Bytes of one table element in the interpreter.
+const ELEMENT_BYTES: u64 = 8;
+
+/// The work of instantiating a module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Functions, globals, tables, segments and their entries.
+    items: usize,
+    /// Imports and exports.
+    names: usize,
+    /// Declared locals of the function that has most.
+    locals: u64,
+    memory_bytes: u64,
+    table_elements: u64,
+    data_bytes: u64,
+}
+
+impl Scan {
+    /// Counts a module that was validated.
+    pub(crate) fn of(wasm: &[u8]) -> Result<Self, wasmparser::BinaryReaderError> {
+        let mut scan = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::ImportSection(section) => scan.add_names(section.count()),
+                Payload::FunctionSection(section) => scan.add_items(section.count()),
+                Payload::GlobalSection(section) => scan.add_items(section.count()),
+                Payload::ExportSection(section) => scan.add_names(section.count()),
+                Payload::TableSection(section) => {
+                    scan.add_items(section.count());
+                    for table in section {
+                        scan.table_elements = scan.table_elements.saturating_add(table?.ty.initial);
+                    }
+                }
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        let bytes = memory?.initial.saturating_mul(PAGE_BYTES);
+                        scan.memory_bytes = scan.memory_bytes.saturating_add(bytes);
+                    }
+                }
+                Payload::ElementSection(section) => {
+                    scan.add_items(section.count());
+                    for element in section {
+                        scan.add_items(match element?.items {
+                            ElementItems::Functions(items) => items.count(),
+                            ElementItems::Expressions(_, items) => items.count(),
+                        });
+                    }
+                }
+                Payload::DataSection(section) => {
+                    scan.add_items(section.count());
+                    for data in section {
+                        let data = data?;
+                        if matches!(data.kind, DataKind::Active { .. }) {
+                            scan.data_bytes += data.data.len() as u64;
+                        }
+                    }
+                }
+                Payload::CodeSectionEntry(body) => {
+                    let mut locals = 0_u64;
+                    for group in body.get_locals_reader()? {
+                        locals = locals.saturating_add(u64::from(group?.0));
+                    }
+                    scan.locals = scan.locals.max(locals);
+                }
+                _ => {}
+            }
+        }
+        Ok(scan)
+    }
+
+    fn add_items(&mut self, count: u32) {
+        self.items = self.items.saturating_add(count as usize);
+    }
+
+    fn add_names(&mut self, count: u32) {
+        self.names = self.names.saturating_add(count as usize);
+    }
+
+    /// Fuel for one instantiation.
+    pub(crate) fn fuel(&self) -> u64 {
+        let bytes = self
+            .memory_bytes
+            .saturating_add(self.data_bytes)
+            .saturating_add(self.table_elements.saturating_mul(ELEMENT_BYTES));
+        let items = (self.items as u64).saturating_mul(PER_ITEM);
+        let names = (self.names as u64).saturating_mul(PER_NAME);
+        items.saturating_add(names).saturating_add(bytes / MEMORY_BYTES_PER_UNIT)
+    }
+
+    /// Whether the module may ask for so much.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), LoadCause> {
+        let items = self.items.saturating_add(self.names);
+        if items > limits.module_items {
+            return Err(LoadCause::TooManyItems { items, allowed: limits.module_items });
+        }
+        if self.locals > limits.function_locals as u64 {
+            return Err(LoadCause::TooManyLocals { locals: self.locals, allowed: limits.function_locals });
+        }
+        if self.memory_bytes > limits.memory_bytes as u64 {
+            return Err(LoadCause::MemoryTooLarge { asked: self.memory_bytes, allowed: limits.memory_bytes });
+        }
+        if self.table_elements > limits.table_elements as u64 {
+            return Err(LoadCause::TableTooLarge { asked: self.table_elements, allowed: limits.table_elements });
+        }
+        if self.fuel() >= limits.fuel {
+            return Err(LoadCause::StartTooDear { needed: self.fuel(), fuel: limits.fuel });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! What the tests share: small guests, an event, a state in memory.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agent_core::{Effects, Event, Filter, Identity};
+use agent_functions::{
+    Engine, Function, Limits, LoadCause, Outcome, Permissions, ReadError, Reads, Run, Spec, StreamPattern, Trap,
+};
+use function_abi::EventKind;
+
+/// Every import of the contract, named as in the contract.
+pub(crate) const IMPORTS: &str = r#"
+    (import "edge_v1" "config_get" (func $config_get (param i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "random_fill" (func $random_fill (param i32 i32)))
+    (import "edge_v1" "state_put" (func $state_put (param i32 i32 i32 i32)))
+    (import "edge_v1" "state_delete" (func $state_delete (param i32 i32)))
+    (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "publish" (func $publish (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "log" (func $log (param i32 i32 i32)))
+    (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
+
+/// An allocator that always answers 32768, and thereby leaves the first half of the page to the test.
+pub(crate) const ALLOC: &str = r#"(func (export "edge_alloc") (param i32) (result i32) (i32.const 32768))"#;
+
+/// A module with all imports, one page of memory, `fields`, and a handler that does `body` and succeeds.
+pub(crate) fn guest_with(fields: &str, body: &str) -> Vec<u8> {
+    wat::parse_str(format!(
+        r#"(module {IMPORTS}
+            (memory (export "memory") 1)
+            {ALLOC}
+            {fields}
+            (func (export "edge_handle") (param $event i32) (param $len i32) (result i32)
+                {body}
+                (i32.const 0)))"#
+    ))
+    .unwrap()
+}
+
+pub(crate) fn guest(body: &str) -> Vec<u8> {
+    guest_with("", body)
+}
+
+/// A data segment at `at`.
+pub(crate) fn data(at: u32, bytes: &[u8]) -> String {
+    let escaped: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    format!("(data (i32.const {at}) \"{escaped}\")")
+}
+
+/// May reach everything, and has two settings.
+pub(crate) fn spec() -> Spec {
+    Spec {
+        name: "under-test".to_owned(),
+        version: "1.2.3".to_owned(),
+        limits: Limits::default(),
+        permissions: Permissions {
+            streams: vec![StreamPattern::new("alerts").unwrap(), StreamPattern::new("raw.*").unwrap()],
+            publish: vec![Filter::new("out/#").unwrap()],
+        },
+        config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
+    }
+}
+
+pub(crate) fn load(wasm: &[u8]) -> Function {
+    Engine::new().load(spec(), wasm).unwrap()
+}
+
+pub(crate) fn refused(wasm: &[u8]) -> LoadCause {
+    let error = Engine::new().load(spec(), wasm).unwrap_err();
+    assert_eq!(error.function(), "under-test");
+    assert!(error.to_string().starts_with("function \"under-test\" 1.2.3 cannot be loaded: "), "{error}");
+    error.cause
+}
+
+pub(crate) fn event() -> Event {
+    Event {
+        kind: EventKind::Mqtt,
+        device: "sensor-1".into(),
+        topic: "a/b".into(),
+        payload: b"21.5".as_slice().into(),
+        identity: Some(Identity { source: "sensor-1".into(), boot: 7, sequence: 9 }),
+        time_us: 1_700_000_000_000_000,
+    }
+}
+
+/// A state in memory that counts how often it is asked.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) values: BTreeMap<Vec<u8>, Arc<[u8]>>,
+    pub(crate) asked: usize,
+}
+
+impl Reads for State {
+    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+        self.asked += 1;
+        Ok(self.values.get(key).cloned())
+    }
+}
+
+pub(crate) fn run(function: &Function) -> Run {
+    function.run(&event(), &mut State::default(), 42)
+}
+
+pub(crate) fn effects(run: Run) -> Effects {
+    match run.outcome {
+        Outcome::Done(effects) => effects,
+        other => panic!("expected success, not {other:?}"),
+    }
+}
+
+pub(crate) fn trap(run: Run) -> Trap {
+    match run.outcome {
+        Outcome::Failed(trap) => {
+            assert!(trap.message.starts_with("function \"under-test\" 1.2.3: "), "{trap}");
+            trap
+        }
+        other => panic!("expected a trap, not {other:?}"),
+    }
+}
+
+/// Loads and runs a handler that must trap.
+pub(crate) fn trap_of(fields: &str, body: &str) -> Trap {
+    trap(run(&load(&guest_with(fields, body))))
+}

@@ -1,0 +1,279 @@
+//! What each import does when it is used as it should be.
+
+mod common;
+
+use std::sync::Arc;
+
+use agent_core::Effect;
+use agent_functions::{Engine, LogLine, Outcome, ReadError, Reads, TrapKind};
+use common::{State, data, effects, event, guest, guest_with, load, run, spec, trap};
+use function_abi::{EventHeader, LogLevel, Priority, PublishFlags};
+
+/// Emits the `len` bytes at `at` to the stream whose name lies at 0.
+fn emit(at: u32, len: u32) -> String {
+    format!("(call $emit (i32.const 0) (i32.const 6) (i32.const {at}) (i32.const {len}) (i32.const 0))")
+}
+
+fn alerts() -> String {
+    data(0, b"alerts")
+}
+
+fn body_of(effect: &Effect) -> &[u8] {
+    match effect {
+        Effect::Emit { body, .. } => body,
+        other => panic!("expected a record, not {other:?}"),
+    }
+}
+
+#[test]
+fn the_event_arrives_as_the_contract_says() {
+    let echo = guest_with(
+        &alerts(),
+        "(call $emit (i32.const 0) (i32.const 6) (local.get $event) (local.get $len) (i32.const 1))",
+    );
+    let done = effects(run(&load(&echo)));
+    let [Effect::Emit { stream, body, priority: Priority::High }] = &done[..] else { panic!("{done:?}") };
+    assert_eq!(stream, "alerts");
+    let header = EventHeader::from_block(body).unwrap();
+    assert_eq!((header.header_len, header.kind, header.time_us), (56, 0, 1_700_000_000_000_000));
+    assert_eq!((header.boot, header.sequence), (7, 9));
+    assert_eq!(header.device.of(body), Some(&b"sensor-1"[..]));
+    assert_eq!(header.topic.of(body), Some(&b"a/b"[..]));
+    assert_eq!(header.payload.of(body), Some(&b"21.5"[..]));
+    assert_eq!(body.len(), 56 + 8 + 3 + 4);
+}
+
+#[test]
+fn an_event_without_identity_has_sequence_0() {
+    let echo = guest_with(
+        &alerts(),
+        "(call $emit (i32.const 0) (i32.const 6) (local.get $event) (local.get $len) (i32.const 0))",
+    );
+    let mut event = event();
+    event.identity = None;
+    let done = effects(load(&echo).run(&event, &mut State::default(), 0));
+    let header = EventHeader::from_block(body_of(&done[0])).unwrap();
+    assert_eq!((header.boot, header.sequence), (0, 0));
+}
+
+#[test]
+fn a_setting_is_read_if_it_fits_and_measured_if_not() {
+    // The answers of four calls are stored one after the other at 100, then what was written at 200.
+    let call = |slot: u32, key: u32, len: u32, cap: u32| {
+        format!(
+            "(i32.store (i32.const {}) (call $config_get (i32.const {key}) (i32.const {len}) (i32.const {}) (i32.const {cap})))",
+            100 + slot * 4,
+            200 + slot * 16
+        )
+    };
+    let fields = [alerts(), data(10, b"unit"), data(20, b"empty"), data(30, b"none")].concat();
+    let body = [call(0, 10, 4, 16), call(1, 10, 4, 6), call(2, 20, 5, 0), call(3, 30, 4, 16), emit(100, 132)].concat();
+    let done = effects(run(&load(&guest_with(&fields, &body))));
+    let seen = body_of(&done[0]);
+    let answers: Vec<i32> = seen[..16].chunks(4).map(|four| i32::from_le_bytes(four.try_into().unwrap())).collect();
+    assert_eq!(answers, [7, 7, 0, -1]);
+    assert_eq!(&seen[100..107], b"celsius");
+    assert_eq!(seen[116..132], [0; 16], "nothing is written that does not fit");
+}
+
+#[test]
+fn the_state_is_read_through_the_store() {
+    let fields = [alerts(), data(10, b"count")].concat();
+    let body = [
+        "(i32.store (i32.const 100) (call $state_get (i32.const 10) (i32.const 5) (i32.const 104) (i32.const 8)))",
+        &emit(100, 12),
+    ]
+    .concat();
+    let function = load(&guest_with(&fields, &body));
+    let mut state = State::default();
+    assert_eq!(body_of(&effects(function.run(&event(), &mut state, 0))[0])[..4], (-1_i32).to_le_bytes());
+    state.values.insert(b"count".to_vec(), Arc::from(*b"abc"));
+    let done = effects(function.run(&event(), &mut state, 0));
+    assert_eq!(body_of(&done[0]), b"\x03\0\0\0abc\0\0\0\0\0");
+    assert_eq!(state.asked, 2);
+}
+
+#[test]
+fn a_run_sees_its_own_writes() {
+    let read = |slot: u32| {
+        format!(
+            "(i32.store (i32.const {}) (call $state_get (i32.const 10) (i32.const 1) (i32.const {}) (i32.const 8)))",
+            100 + slot * 16,
+            104 + slot * 16
+        )
+    };
+    let fields = [alerts(), data(10, b"k"), data(20, b"first"), data(30, b"second")].concat();
+    let put = |at: u32, len: u32| {
+        format!("(call $state_put (i32.const 10) (i32.const 1) (i32.const {at}) (i32.const {len}))")
+    };
+    let delete = "(call $state_delete (i32.const 10) (i32.const 1))".to_owned();
+    let body = [read(0), put(20, 5), read(1), put(30, 6), read(2), delete, read(3), emit(100, 64)].concat();
+    let mut state = State::default();
+    state.values.insert(b"k".to_vec(), Arc::from(*b"stored"));
+    let done = effects(load(&guest_with(&fields, &body)).run(&event(), &mut state, 0));
+    assert_eq!(state.asked, 1, "only the first read goes to the store");
+    let seen = body_of(&done[3]);
+    assert_eq!(&seen[..12], b"\x06\0\0\0stored\0\0");
+    assert_eq!(&seen[16..25], b"\x05\0\0\0first");
+    assert_eq!(&seen[32..42], b"\x06\0\0\0second");
+    assert_eq!(seen[48..52], (-1_i32).to_le_bytes());
+    assert_eq!(done[0], Effect::StatePut { key: b"k".to_vec(), value: b"first".to_vec() });
+    assert_eq!(done[1], Effect::StatePut { key: b"k".to_vec(), value: b"second".to_vec() });
+    assert_eq!(done[2], Effect::StateDelete { key: b"k".to_vec() });
+}
+
+#[test]
+fn the_state_may_be_read_at_any_depth_and_in_the_allocator() {
+    let wasm = wat::parse_str(format!(
+        r#"(module {}
+            (memory (export "memory") 1)
+            {}
+            (func $read (result i32)
+                (call $state_get (i32.const 10) (i32.const 1) (i32.const 104) (i32.const 8)))
+            (func (export "edge_alloc") (param i32) (result i32)
+                (i32.store (i32.const 96) (call $read))
+                (i32.const 32768))
+            (table 1 funcref) (elem (i32.const 0) $state_get)
+            (type $get (func (param i32 i32 i32 i32) (result i32)))
+            (func (export "edge_handle") (param i32 i32) (result i32)
+                (i32.store (i32.const 100)
+                    (call_indirect (type $get)
+                        (i32.const 10) (i32.const 1) (i32.const 104) (i32.const 8) (i32.const 0)))
+                {}
+                (i32.const 0)))"#,
+        common::IMPORTS,
+        [alerts(), data(10, b"k")].concat(),
+        emit(96, 14)
+    ))
+    .unwrap();
+    let mut state = State::default();
+    state.values.insert(b"k".to_vec(), Arc::from(*b"stored"));
+    let done = effects(load(&wasm).run(&event(), &mut state, 0));
+    assert_eq!(body_of(&done[0]), b"\x06\0\0\0\x06\0\0\0stored");
+}
+
+#[test]
+fn a_store_that_fails_abandons_the_run() {
+    struct Broken;
+    impl Reads for Broken {
+        fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+            Err(ReadError("disk on fire".into()))
+        }
+    }
+    let body = "(drop (call $state_get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))";
+    let run = load(&guest(body)).run(&event(), &mut Broken, 0);
+    let Outcome::Abandoned(error) = run.outcome else { panic!("{run:?}") };
+    assert_eq!(error.to_string(), "the state could not be read: disk on fire");
+}
+
+#[test]
+fn the_seed_decides_the_random_numbers() {
+    let body = ["(call $random_fill (i32.const 100) (i32.const 11))", &emit(100, 12)].concat();
+    let function = load(&guest_with(&alerts(), &body));
+    let draw = |seed| body_of(&effects(function.run(&event(), &mut State::default(), seed))[0]).to_vec();
+    let drawn = draw(1_234_567);
+    assert_eq!(drawn[..8], 6_457_827_717_110_365_317_u64.to_le_bytes());
+    assert_eq!(drawn[8..11], 3_203_168_211_198_807_973_u64.to_le_bytes()[..3]);
+    assert_eq!(drawn[11], 0);
+    assert_eq!(drawn, draw(1_234_567));
+    assert_ne!(drawn, draw(1_234_568));
+}
+
+#[test]
+fn a_message_is_published_with_its_flags() {
+    let fields = [data(0, b"out/alarm"), data(20, b"on")].concat();
+    let body = "(call $publish (i32.const 0) (i32.const 9) (i32.const 20) (i32.const 2) (i32.const 5))";
+    let flags = PublishFlags { qos: 1, retain: true };
+    assert_eq!(
+        effects(run(&load(&guest_with(&fields, body)))),
+        [Effect::Publish { topic: "out/alarm".to_owned(), payload: b"on".to_vec(), flags }]
+    );
+}
+
+#[test]
+fn log_lines_are_kept_whatever_the_outcome() {
+    let fields = [data(0, b"hello"), data(10, b"no good")].concat();
+    let body = "(call $log (i32.const 2) (i32.const 0) (i32.const 5))
+                (call $fail (i32.const 10) (i32.const 7))
+                (call $log (i32.const 2) (i32.const 0) (i32.const 5))";
+    let run = run(&load(&guest_with(&fields, body)));
+    assert_eq!(run.logs, [LogLine { level: LogLevel::Info, text: "hello".to_owned() }]);
+    assert_eq!(run.logs_dropped, 0);
+    let trap = trap(run);
+    assert_eq!(trap.kind, TrapKind::Failed);
+    assert_eq!(trap.message, "function \"under-test\" 1.2.3: failed: no good");
+}
+
+#[test]
+fn an_answer_other_than_0_is_a_failure_without_effects() {
+    let body = [emit(0, 1), "(return (i32.const 7))".to_owned()].concat();
+    let trap = trap(run(&load(&guest_with(&alerts(), &body))));
+    assert_eq!(trap.kind, TrapKind::Failed);
+    assert!(trap.message.ends_with("edge_handle answered 7; 0 is success"), "{trap}");
+}
+
+#[test]
+fn no_run_sees_the_memory_of_another() {
+    let fields = [alerts(), "(global $n (mut i32) (i32.const 0))".to_owned()].concat();
+    let body = [
+        "(global.set $n (i32.add (global.get $n) (i32.const 1)))
+         (i32.store (i32.const 100) (i32.add (i32.load (i32.const 100)) (global.get $n)))",
+        &emit(100, 4),
+    ]
+    .concat();
+    let function = load(&guest_with(&fields, &body));
+    for _ in 0..3 {
+        assert_eq!(body_of(&effects(run(&function))[0]), 1_i32.to_le_bytes());
+    }
+}
+
+#[test]
+fn fuel_and_memory_are_reported_and_repeat() {
+    let function = load(&guest("(drop (memory.grow (i32.const 2)))"));
+    let (first, second) = (run(&function), run(&function));
+    assert_eq!(first.memory_bytes, 3 * 65_536);
+    assert_eq!(first.fuel, second.fuel);
+    let idle = run(&load(&guest("")));
+    assert!(first.fuel >= idle.fuel + 2 * 65_536 / 64, "growing is paid for: {} and {}", first.fuel, idle.fuel);
+}
+
+#[test]
+fn a_nan_has_the_same_bits_on_every_processor() {
+    let body =
+        ["(f64.store (i32.const 100) (f64.div (f64.load (i32.const 200)) (f64.load (i32.const 200))))", &emit(100, 8)]
+            .concat();
+    let done = effects(run(&load(&guest_with(&alerts(), &body))));
+    assert_eq!(body_of(&done[0]), 0x7ff8_0000_0000_0000_u64.to_le_bytes());
+}
+
+#[test]
+fn a_start_function_may_log_but_not_act() {
+    let start = |body: &str| format!("(func $start {body}) (start $start) {}", alerts());
+    let logs = guest_with(&start("(call $log (i32.const 1) (i32.const 0) (i32.const 6))"), "");
+    assert_eq!(run(&load(&logs)).logs, [LogLine { level: LogLevel::Warn, text: "alerts".to_owned() }]);
+    let acts = guest_with(&start(&emit(0, 1)), "");
+    let error = Engine::new().load(spec(), &acts).unwrap_err();
+    assert!(error.to_string().contains("emit: its start function may not use this"), "{error}");
+    let reads = "(drop (call $state_get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))";
+    let error = Engine::new().load(spec(), &guest_with(&start(reads), "")).unwrap_err();
+    assert!(error.to_string().contains("state_get: its start function may not use this"), "{error}");
+}
+
+#[test]
+fn a_function_runs_on_many_threads_at_once() {
+    let body = ["(call $random_fill (i32.const 100) (i32.const 8))", &emit(100, 8)].concat();
+    let function = load(&guest_with(&alerts(), &body));
+    let expected: Vec<Vec<u8>> =
+        (0..4).map(|seed| body_of(&effects(function.run(&event(), &mut State::default(), seed))[0]).to_vec()).collect();
+    std::thread::scope(|scope| {
+        for (seed, expected) in (0..4).zip(&expected) {
+            let function = function.clone();
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    let done = effects(function.run(&event(), &mut State::default(), seed));
+                    assert_eq!(body_of(&done[0]), expected);
+                }
+            });
+        }
+    });
+}

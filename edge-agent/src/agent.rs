@@ -1,0 +1,276 @@
+//! The agent as a whole: how its parts are joined, started and stopped.
+//!
+//! Started in an order that never acknowledges what cannot be handled: the configuration and its functions, the store,
+//! the workers, the functions that were deployed, and only then the inlet. Stopped the other way round.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use agent_core::Backoff;
+use agent_functions::Engine;
+use agent_store::Store;
+use anyhow::{Context, Result};
+use sync_protocol::fleet::{Desired, FunctionReport, MAX_WAIT_S, Reply, Report, Request};
+use tokio::sync::{mpsc, watch};
+
+use crate::artifacts::Artifacts;
+use crate::clock::Clock;
+use crate::config::{Cloud, Config, LocalFunction, Mqtt};
+use crate::counters::Counters;
+use crate::fleet::Fleet;
+use crate::inlet::broker::BrokerInlet;
+use crate::inlet::client::ClientInlet;
+use crate::inlet::{Inlet, Outgoing};
+use crate::link::{AGENT_VERSION, Link, LinkError};
+use crate::pipeline::Pipeline;
+use crate::pipeline::worker::{self, TrialEnd};
+use crate::pipeline::writer::{self, Wakers};
+use crate::plan::Version;
+use crate::{dispatcher, install, limits, status, uplink};
+
+/// Checks everything that can be checked without starting: the functions of the configuration.
+///
+/// # Errors
+/// Names the function and what is wrong with it.
+pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
+    let mut versions: Vec<Version> = Vec::new();
+    for LocalFunction { path, config } in &config.functions {
+        let bytes = fs::read(path).with_context(|| {
+            format!(
+                "cannot read the function {}, which the configuration names; build it, or take its [[function]] out",
+                path.display()
+            )
+        })?;
+        let version =
+            install::load(engine, &bytes, config).with_context(|| format!("cannot use {}", path.display()))?;
+        if versions.iter().any(|other| other.function.name() == version.function.name()) {
+            anyhow::bail!(
+                "{} is the function {} once more; each name can run once",
+                path.display(),
+                version.function.name()
+            );
+        }
+        versions.push(version);
+    }
+    Ok(versions)
+}
+
+/// Runs until `stop` is true and everything in flight is settled.
+///
+/// # Errors
+/// If it cannot start. Nothing was acknowledged then.
+pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
+    let engine = Engine::new();
+    let local = check(&config, &engine)?;
+    let data_dir = &config.gateway.data_dir;
+    fs::create_dir_all(data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+    let store_dir = data_dir.join("store");
+    let store = Store::open(&store_dir)?;
+    let epoch = store.epoch();
+    let artifacts = Artifacts::open(data_dir)
+        .with_context(|| format!("cannot make the folder for functions in {}", data_dir.display()))?;
+    let deployments = store.reader()?.deployments()?;
+    let reader = || store.reader();
+    let (dispatch_reader, uplink_reader, status_reader, report_reader) = (reader()?, reader()?, reader()?, reader()?);
+    let worker_readers = (0..config.gateway.workers).map(|_| reader()).collect::<Result<Vec<_>, _>>()?;
+
+    let (sender, receiver) = writer::channel();
+    let wakers = Arc::new(Wakers::default());
+    let counters = Arc::new(Counters::default());
+    let pipeline = Pipeline::new(sender.clone(), counters.clone(), Clock::start());
+    let writer_thread = {
+        let (pipeline, wakers) = (pipeline.clone(), wakers.clone());
+        thread("writer", move || writer::write(&pipeline, &wakers, store, &store_dir, &receiver))?
+    };
+    let (trial_sender, trials) = mpsc::unbounded_channel();
+    let mut workers = Vec::new();
+    for (number, reader) in worker_readers.into_iter().enumerate() {
+        let (pipeline, trials) = (pipeline.clone(), trial_sender.clone());
+        let seed = epoch.0 ^ pipeline.clock.wall_us().rotate_left(17 + number as u32);
+        workers.push(thread("worker", move || worker::work(&pipeline, reader, &trials, seed))?);
+    }
+    let fleet = Fleet::start(
+        engine,
+        artifacts,
+        config.deploy.trusted_keys.clone(),
+        pipeline.clone(),
+        sender.clone(),
+        local,
+        deployments,
+    )
+    .await?;
+
+    let (functions, functions_seen) = watch::channel(fleet.report());
+    let mut tasks = tokio::task::JoinSet::new();
+    if let Some(address) = config.status {
+        let listener =
+            status::bind(address).await.with_context(|| format!("cannot listen on {address} for the status"))?;
+        let reader = Mutex::new(status_reader);
+        let sources = status::Sources { pipeline: pipeline.clone(), reader, functions: functions_seen };
+        tasks.spawn(status::serve(listener, Arc::new(sources)));
+    }
+    let (link_sender, link) = watch::channel(None);
+    if let Some(cloud) = config.cloud {
+        let (data_dir, name) = (data_dir.clone(), config.gateway.name.clone());
+        let deliver =
+            Deliver { reader: uplink_reader, epoch, sender: sender.clone(), wakers: wakers.clone(), counters };
+        let longest = cloud.retry_max;
+        tasks.spawn(async move {
+            let link = Arc::new(enrolled(&cloud, &data_dir, &name, epoch.0).await);
+            link_sender.send_replace(Some(link.clone()));
+            let backoff = Backoff::new(Duration::from_secs(1), longest, epoch.0);
+            let Deliver { reader, epoch, sender, wakers, counters } = deliver;
+            uplink::deliver(link, reader, epoch, sender, wakers, counters, backoff).await;
+        });
+    }
+    let reports = Reports { reader: report_reader, epoch, pipeline: pipeline.clone(), functions };
+    tasks.spawn(govern(fleet, link, trials, reports));
+    let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
+    tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers, outgoing));
+
+    match config.mqtt {
+        Mqtt::Listen(listen) => {
+            let inlet = BrokerInlet::bind(&listen, epoch.0).await?;
+            inlet.run(pipeline.clone(), outgoing_receiver, stop).await;
+        }
+        Mqtt::Connect(connect) => ClientInlet::new(connect).run(pipeline.clone(), outgoing_receiver, stop).await,
+    }
+    tracing::info!("stopping: nothing new is taken, what is in flight is settled");
+    tasks.shutdown().await;
+    tokio::task::block_in_place(|| {
+        pipeline.stop();
+        workers.into_iter().for_each(join);
+        sender.stop();
+        join(writer_thread);
+    });
+    tracing::info!("stopped");
+    Ok(())
+}
+
+struct Deliver {
+    reader: agent_store::Reader,
+    epoch: sync_protocol::records::StoreEpoch,
+    sender: writer::Sender,
+    wakers: Arc<Wakers>,
+    counters: Arc<Counters>,
+}
+
+// The link, as soon as there is one.
+async fn enrolled(cloud: &Cloud, data_dir: &Path, name: &str, seed: u64) -> Link {
+    let mut backoff = Backoff::new(Duration::from_secs(1), cloud.retry_max, seed);
+    loop {
+        match Link::open(cloud, data_dir, name).await {
+            Ok(link) => return link,
+            Err(error) => {
+                let wait = backoff.failed();
+                if matches!(error, LinkError::Unreachable { .. }) {
+                    tracing::warn!(?wait, "{error}");
+                } else {
+                    tracing::error!(?wait, "{error}");
+                }
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+struct Reports {
+    reader: agent_store::Reader,
+    epoch: sync_protocol::records::StoreEpoch,
+    pipeline: Arc<Pipeline>,
+    functions: watch::Sender<Vec<FunctionReport>>,
+}
+
+impl Reports {
+    fn make(&mut self, generation: u64) -> Result<Report> {
+        let (waiting, dead_letters) = tokio::task::block_in_place(|| {
+            anyhow::Ok((self.reader.outbox()?.waiting(), self.reader.dead_letter_count()?))
+        })?;
+        Ok(Report {
+            agent_version: AGENT_VERSION.to_owned(),
+            generation,
+            uptime_s: self.pipeline.clock.agent_uptime_s(),
+            epoch: self.epoch,
+            waiting,
+            handled: self.pipeline.counters.handled.get(),
+            dead_letters,
+            functions: self.functions.borrow().clone(),
+        })
+    }
+}
+
+/// How long one report stays current. Also how long a gateway may seem alive after it died.
+const REPORT_EVERY_S: u16 = 20;
+const _: () = assert!(REPORT_EVERY_S <= MAX_WAIT_S);
+
+// Keeps what runs as it should be: asks the control plane, watches trials, reports.
+async fn govern(
+    mut fleet: Fleet,
+    mut link: watch::Receiver<Option<Arc<Link>>>,
+    mut trials: mpsc::UnboundedReceiver<TrialEnd>,
+    mut reports: Reports,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60), reports.epoch.0);
+    let (mut desired, mut applied) = (Desired::default(), 0);
+    loop {
+        reports.functions.send_replace(fleet.report());
+        let current = link.borrow_and_update().clone();
+        let next = async {
+            let Some(link) = current else {
+                return match link.changed().await {
+                    Ok(()) => Ok(None),
+                    // There is no control plane.
+                    Err(_) => std::future::pending().await,
+                };
+            };
+            // What could not be applied is tried again soon.
+            let wait_s = if applied == desired.generation { REPORT_EVERY_S } else { 1 };
+            let request = Request { generation: desired.generation, wait_s, report: Some(reports.make(applied)?) };
+            let reply = link.sync(&request).await?;
+            anyhow::Ok(Some((link, reply)))
+        };
+        let next = tokio::select! {
+            next = next => next,
+            // The report is out of date with it; asking again costs a request.
+            Some(end) = trials.recv() => {
+                if let Err(error) = fleet.trial_ended(&end).await {
+                    tracing::error!("{error}");
+                }
+                continue;
+            }
+        };
+        match next {
+            Ok(None) => {}
+            Ok(Some((link, reply))) => {
+                backoff.succeeded();
+                if let Reply::Desired(news) = reply {
+                    desired = news;
+                }
+                if applied != desired.generation && fleet.apply(&desired, &link).await.is_ok() {
+                    applied = desired.generation;
+                }
+            }
+            Err(error) => {
+                let wait = backoff.failed();
+                tracing::warn!(?wait, "{error}");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .with_context(|| format!("cannot start the {name} thread"))
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread panicked; what it held was not acknowledged");
+    }
+}

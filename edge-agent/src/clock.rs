@@ -1,0 +1,43 @@
+//! What time it is, as far as the gateway knows.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use sync_protocol::records::Stamp;
+
+/// Reads the clocks. Nothing is ever ordered by what it says.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    boot: u64,
+    started: Instant,
+    // Of the system when the agent started.
+    uptime_us: u64,
+}
+
+impl Clock {
+    /// Asks the system which start of it this is, and how long ago that was.
+    pub fn start() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        // Linux: proc(5), a random UUID for each boot; its first 64 bits are as good. Where there is none, 0 says so.
+        let digits: String = read("/proc/sys/kernel/random/boot_id").chars().filter(char::is_ascii_hexdigit).collect();
+        let boot = digits.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+        let uptime = read("/proc/uptime");
+        let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
+        Self { boot, started: Instant::now(), uptime_us: (seconds * 1e6) as u64 }
+    }
+
+    /// Wall clock, microseconds since 1970-01-01 UTC; 0 if it is set to before that.
+    pub fn wall_us(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    }
+
+    /// All clocks.
+    pub fn stamp(&self) -> Stamp {
+        let monotonic_us = self.uptime_us + self.started.elapsed().as_micros() as u64;
+        Stamp { wall_us: self.wall_us(), monotonic_us, boot: self.boot }
+    }
+
+    /// Seconds since the agent started.
+    pub fn agent_uptime_s(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+}

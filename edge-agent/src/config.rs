@@ -1,0 +1,240 @@
+//! The agent's configuration file, checked as a whole before anything starts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use function_package::PublicKey;
+use function_package::checked::{self, Mistakes, Table, integer, parsed, text};
+
+/// What an operator decided, checked: every value is within its range, and nothing contradicts anything else.
+#[derive(Debug)]
+pub struct Config {
+    /// The gateway itself.
+    pub gateway: Gateway,
+    /// Where events come from.
+    pub mqtt: Mqtt,
+    /// The control plane, if there is one.
+    pub cloud: Option<Cloud>,
+    /// Whose functions may be deployed.
+    pub deploy: Deploy,
+    /// Where the agent tells how it is, if anywhere.
+    pub status: Option<SocketAddr>,
+    /// Functions that are part of this gateway, not deployed to it.
+    pub functions: Vec<LocalFunction>,
+}
+
+/// The gateway itself.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What it calls itself, for people.
+    pub name: String,
+    /// Where its store, its identity and its functions lie.
+    pub data_dir: PathBuf,
+    /// Threads that run functions.
+    pub workers: usize,
+}
+
+/// Where events come from.
+#[derive(Debug)]
+pub enum Mqtt {
+    /// The gateway's own broker.
+    Listen(Listen),
+    /// A broker that somebody else runs.
+    Connect(Connect),
+}
+
+/// The gateway's own broker.
+#[derive(Debug)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// User names and passwords of devices; none: everybody may connect.
+    pub users: BTreeMap<String, Secret>,
+    /// Largest packet, in bytes.
+    pub max_packet_bytes: u32,
+}
+
+/// A broker that somebody else runs.
+#[derive(Debug)]
+pub struct Connect {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Client identifier: the broker keeps the session, and so what came while the agent was off, under it.
+    pub client_id: String,
+    /// User name and password.
+    pub login: Option<(String, Secret)>,
+    /// Which level of a topic names the device, from 1; none: the whole topic stands for it.
+    pub device_level: Option<usize>,
+    /// Largest packet, in bytes.
+    pub max_packet_bytes: u32,
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub struct Cloud {
+    /// Its address, without a path.
+    pub url: String,
+    /// File that holds the claim token; needed until the gateway is enrolled.
+    pub claim_file: Option<PathBuf>,
+    /// Longest wait between two attempts to reach it.
+    pub retry_max: Duration,
+}
+
+/// Whose functions may be deployed.
+#[derive(Debug, Default)]
+pub struct Deploy {
+    /// Keys of the publishers that are trusted. None: nothing can be deployed.
+    pub trusted_keys: Vec<PublicKey>,
+}
+
+/// A function that is part of the gateway.
+#[derive(Debug)]
+pub struct LocalFunction {
+    /// Its file.
+    pub path: PathBuf,
+    /// Configuration that differs from its manifest's defaults.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A value that never reaches a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}; give its path with --config", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// It holds mistakes; each has a line of its own.
+    #[error("{0}")]
+    Mistakes(#[from] Mistakes),
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// Names every mistake in it with file, line, key and what is allowed.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        Ok(Self::parse(&path.display().to_string(), &text, base)?)
+    }
+
+    fn parse(file: &str, toml: &str, base: &Path) -> Result<Self, Mistakes> {
+        checked::read(file, toml, |root| {
+            let gateway = root.table("gateway", |t| gateway(t, base));
+            let mqtt = root.table("mqtt", mqtt);
+            let cloud = root.optional_table("cloud", |t| cloud(t, base));
+            let deploy = root.table("deploy", |t| {
+                let key = parsed("a public key, edge-public-key-v1:…, as `edgectl key new` writes it", str::parse);
+                Some(Deploy { trusted_keys: t.list("trusted_keys", 0..=16, key) })
+            });
+            let status = root.table("status", |t| Some(t.optional("listen", address())));
+            let functions = root.tables("function", 0..=1_000, |t| {
+                let path = t.required("path", text(1..=4_096));
+                let config = t.table("config", |t| {
+                    let value = parsed("a text in quotes", |value: &str| Ok::<_, String>(value.to_owned()));
+                    Some(t.entries(100, |_| Ok(()), value))
+                });
+                Some(LocalFunction { path: base.join(path?), config: config? })
+            });
+            Some(Self { gateway: gateway?, mqtt: mqtt?, cloud, deploy: deploy?, status: status?, functions })
+        })
+    }
+}
+
+fn gateway(t: &mut Table<'_, '_>, base: &Path) -> Option<Gateway> {
+    let name = t.optional("name", text(1..=64)).unwrap_or_else(|| "gateway".to_owned());
+    let data_dir = t.required("data_dir", text(1..=4_096));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = t.optional("workers", integer(1..=64)).unwrap_or(cores.min(64));
+    Some(Gateway { name, data_dir: base.join(data_dir?), workers })
+}
+
+fn mqtt(t: &mut Table<'_, '_>) -> Option<Mqtt> {
+    let listen = t.optional_table("listen", |t| {
+        let address = t.required("address", address());
+        let users = t.table("users", |t| Some(t.entries(10_000, |_| Ok(()), password())));
+        let max_packet_bytes = t.optional("max_packet_bytes", packet_bytes()).unwrap_or(DEFAULT_PACKET_BYTES);
+        Some(Listen { address: address?, users: users?, max_packet_bytes })
+    });
+    let connect = t.optional_table("connect", |t| {
+        let host = t.required("host", text(1..=253));
+        let port = t.optional("port", integer(1..=65_535)).unwrap_or(1883);
+        // 23 characters is what every MQTT 3.1.1 broker must take (section 3.1.3.1); longer ones are common.
+        let client_id = t.required("client_id", text(1..=128));
+        let user = t.optional("user", text(1..=256));
+        let password = t.optional("password", password());
+        if password.is_some() && user.is_none() {
+            t.mistake("password", "stands without \"user\"; set both or neither");
+        }
+        let device_level = t.optional("device_level", integer(1..=agent_core::topic::MAX_LEVELS));
+        let max_packet_bytes = t.optional("max_packet_bytes", packet_bytes()).unwrap_or(DEFAULT_PACKET_BYTES);
+        let login = user.map(|user| (user, password.unwrap_or(Secret(String::new()))));
+        Some(Connect { host: host?, port, client_id: client_id?, login, device_level, max_packet_bytes })
+    });
+    match (listen, connect) {
+        (Some(listen), None) => Some(Mqtt::Listen(listen)),
+        (None, Some(connect)) => Some(Mqtt::Connect(connect)),
+        (Some(_), Some(_)) => {
+            t.mistake("connect", "stands beside \"listen\"; an agent has its own broker or uses another one, not both");
+            None
+        }
+        (None, None) => {
+            t.mistake("", "needs [mqtt.listen] with \"address\" for the gateway's own broker, or [mqtt.connect] with \"host\" and \"client_id\" for another one");
+            None
+        }
+    }
+}
+
+fn cloud(t: &mut Table<'_, '_>, base: &Path) -> Option<Cloud> {
+    let url = t.required("url", parsed("an address such as \"https://control.example.org\", without a path", url));
+    let claim_file = t.optional("claim_file", text(1..=4_096)).map(|path| base.join(path));
+    let retry_max = t.optional("retry_max_s", integer(1..=3_600)).unwrap_or(60);
+    Some(Cloud { url: url?, claim_file, retry_max: Duration::from_secs(retry_max) })
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("has the scheme {:?}; http and https are allowed", url.scheme()));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err("has a path, a query or a fragment".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+// The default of the broker, which bounds what one connection can make the agent hold.
+const DEFAULT_PACKET_BYTES: u32 = 1 << 20;
+
+fn packet_bytes() -> checked::Rule<impl Fn(&checked::Value<'_>) -> Result<u32, String>> {
+    integer(1_024..=64 << 20)
+}
+
+fn address() -> checked::Rule<impl Fn(&checked::Value<'_>) -> Result<SocketAddr, String>> {
+    parsed("an address and a port such as \"127.0.0.1:1883\"", str::parse)
+}
+
+fn password() -> checked::Rule<impl Fn(&checked::Value<'_>) -> Result<Secret, String>> {
+    parsed("a text in quotes", |value: &str| Ok::<_, String>(Secret(value.to_owned())))
+}

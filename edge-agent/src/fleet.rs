@@ -1,0 +1,366 @@
+//! Brings what runs to what should run, one function at a time, and can always go back.
+//!
+//! A new version is fetched, checked and compiled beside the one that runs; the switch happens between two events. It is
+//! on trial for its first events: where it traps and the previous version does not, the gateway returns to the previous
+//! one by itself, link or no link. What was decided is on disk before it takes effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use agent_core::deploy::{Step, steps};
+use agent_functions::Engine;
+use agent_store::{Deployment, Installed, Write};
+use arc_swap::ArcSwap;
+use function_package::{Digest, PublicKey};
+use sync_protocol::fleet::{Desired, DesiredFunction, FunctionReport, FunctionStatus};
+
+use crate::artifacts::Artifacts;
+use crate::install::{self, InstallError};
+use crate::link::{Link, LinkError};
+use crate::pipeline::Pipeline;
+use crate::pipeline::worker::TrialEnd;
+use crate::pipeline::writer::Sender;
+use crate::plan::{Active, OnTrial, Plan, Slot, Version};
+
+/// What runs on the gateway, and how it came to be.
+#[derive(Debug)]
+pub struct Fleet {
+    engine: Engine,
+    artifacts: Artifacts,
+    trusted: Vec<PublicKey>,
+    pipeline: Arc<Pipeline>,
+    writer: Sender,
+    // By name; those of the gateway's own configuration are not among them.
+    deployments: BTreeMap<String, Deployment>,
+    local: BTreeSet<String>,
+}
+
+/// Why a step could not be taken for now. What runs goes on running.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The control plane did not give the file.
+    #[error("function {function}: {source}")]
+    Fetch {
+        /// The function.
+        function: String,
+        /// Why not.
+        source: LinkError,
+    },
+    /// The disk did not take the file.
+    #[error("function {function}: its file cannot be kept: {source}; is the disk full?")]
+    Keep {
+        /// The function.
+        function: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store did not take the decision.
+    #[error("function {0}: the store did not take the deployment")]
+    Store(String),
+}
+
+// Why a deployment was not settled: for now, or for good.
+enum Failure {
+    Later(StepError),
+    Never(InstallError),
+}
+
+impl Fleet {
+    /// Starts with the functions of the configuration and what was deployed before.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn start(
+        engine: Engine,
+        artifacts: Artifacts,
+        trusted: Vec<PublicKey>,
+        pipeline: Arc<Pipeline>,
+        writer: Sender,
+        local: Vec<Version>,
+        deployments: Vec<(String, Deployment)>,
+    ) -> Result<Self, StepError> {
+        let names = local.iter().map(|version| version.function.name().to_owned()).collect();
+        let mut fleet = Self {
+            engine,
+            artifacts,
+            trusted,
+            pipeline,
+            writer,
+            deployments: deployments.into_iter().collect(),
+            local: names,
+        };
+        let mut slots = Vec::new();
+        for version in local {
+            let name = version.function.name().to_owned();
+            slots.push(fleet.slot(&name, Active { current: Arc::new(version), trial: None }).await?);
+        }
+        for name in fleet.deployments.keys().cloned().collect::<Vec<_>>() {
+            if fleet.local.contains(&name) {
+                continue;
+            }
+            if let Some(active) = fleet.restore(&name).await? {
+                slots.push(fleet.slot(&name, active).await?);
+            }
+        }
+        fleet.tidy();
+        fleet.pipeline.set_plan(Plan::new(slots));
+        Ok(fleet)
+    }
+
+    // What of a deployment can run: the current version, or the previous one if the current one is gone or damaged.
+    async fn restore(&mut self, name: &str) -> Result<Option<Active>, StepError> {
+        let Some(mut deployment) = self.deployments.get(name).cloned() else { return Ok(None) };
+        let previous = match &deployment.previous {
+            Some(installed) => self.load(installed).await.ok().map(Arc::new),
+            None => None,
+        };
+        let cause = match &deployment.current {
+            None => return Ok(None),
+            Some(installed) => match self.load(installed).await {
+                Ok(current) => {
+                    let trial = (deployment.status == FunctionStatus::Trial)
+                        .then(|| OnTrial::new(previous, deployment.deployment));
+                    return Ok(Some(Active { current: Arc::new(current), trial }));
+                }
+                Err(cause) => cause,
+            },
+        };
+        tracing::error!("{cause}");
+        deployment.detail = cause;
+        deployment.refused = deployment.current.take().map(|installed| installed.digest);
+        deployment.current = deployment.previous.take().filter(|_| previous.is_some());
+        deployment.status =
+            if deployment.current.is_some() { FunctionStatus::RolledBack } else { FunctionStatus::Failed };
+        self.settle(name, deployment).await?;
+        Ok(previous.map(|current| Active { current, trial: None }))
+    }
+
+    async fn load(&self, installed: &Installed) -> Result<Version, String> {
+        let digest = Digest::from_bytes(installed.digest);
+        let bytes = self
+            .artifacts
+            .get(digest)
+            .ok_or_else(|| format!("the function's file {digest} is not on the disk any more; deploy it again"))?;
+        self.compile(bytes, &installed.config).await.map_err(|error| error.to_string())
+    }
+
+    // Compiling takes milliseconds to seconds, so not on a thread that serves others.
+    async fn compile(&self, bytes: Vec<u8>, config: &[(String, String)]) -> Result<Version, InstallError> {
+        let (engine, config) = (self.engine.clone(), config.iter().cloned().collect());
+        tokio::task::block_in_place(move || install::load(&engine, &bytes, &config))
+    }
+
+    /// Takes the steps to what should run. Each is taken as far as it goes; what cannot be done now is tried again when
+    /// this is called again.
+    ///
+    /// # Errors
+    /// The first step that could not be taken for now.
+    pub async fn apply(&mut self, desired: &Desired, link: &Link) -> Result<(), StepError> {
+        let settled = self.deployments.iter().map(|(name, row)| (name.clone(), row.deployment)).collect();
+        let wanted = desired.functions.iter().map(|function| (function.name.clone(), function.deployment)).collect();
+        let mut first_error = None;
+        for step in steps(&settled, &wanted) {
+            let done = match &step {
+                Step::Remove { name } => self.remove(name).await,
+                Step::Install { name, .. } => match desired.functions.iter().find(|function| function.name == *name) {
+                    Some(function) => self.install(function, link).await,
+                    None => Ok(()),
+                },
+            };
+            if let Err(error) = done {
+                tracing::warn!("{error}");
+                first_error.get_or_insert(error);
+            }
+        }
+        self.tidy();
+        first_error.map_or(Ok(()), Err)
+    }
+
+    async fn install(&mut self, wanted: &DesiredFunction, link: &Link) -> Result<(), StepError> {
+        let old = self.deployments.get(&wanted.name).cloned();
+        match self.prepare(wanted, link).await {
+            Ok(version) => {
+                let (name, version_text) = (&wanted.name, version.version.clone());
+                let active = self.pipeline.plan().find(name).map(|slot| slot.active.load_full());
+                let installed = Installed {
+                    deployment: wanted.deployment,
+                    digest: wanted.digest,
+                    version: version.version.clone(),
+                    config: wanted.config.clone(),
+                };
+                let row = Deployment {
+                    deployment: wanted.deployment,
+                    status: FunctionStatus::Trial,
+                    detail: String::new(),
+                    current: Some(installed),
+                    previous: old.and_then(trusted),
+                    refused: None,
+                };
+                self.settle(name, row).await?;
+                let previous = active.map(|active| match &active.trial {
+                    Some(OnTrial { previous: Some(trusted), .. }) => trusted.clone(),
+                    _ => active.current.clone(),
+                });
+                let trial = OnTrial::new(previous, wanted.deployment);
+                self.switch(name, Active { current: Arc::new(version), trial: Some(trial) }).await?;
+                tracing::info!(
+                    function = name,
+                    version = version_text,
+                    deployment = wanted.deployment,
+                    "deployed, on trial"
+                );
+                Ok(())
+            }
+            Err(Failure::Later(error)) => Err(error),
+            Err(Failure::Never(error)) => {
+                tracing::error!("{error}; what ran before goes on running");
+                let (current, previous) = old.map_or((None, None), |old| (old.current, old.previous));
+                let row = Deployment {
+                    deployment: wanted.deployment,
+                    status: if current.is_some() { FunctionStatus::RolledBack } else { FunctionStatus::Failed },
+                    detail: error.to_string(),
+                    current,
+                    previous,
+                    refused: Some(wanted.digest),
+                };
+                self.settle(&wanted.name, row).await
+            }
+        }
+    }
+
+    async fn prepare(&self, wanted: &DesiredFunction, link: &Link) -> Result<Version, Failure> {
+        let function = || wanted.name.clone();
+        let digest = Digest::from_bytes(wanted.digest);
+        let kept = self.artifacts.get(digest);
+        let bytes = match kept.clone() {
+            Some(bytes) => bytes,
+            None => link
+                .artifact(digest)
+                .await
+                .map_err(|source| Failure::Later(StepError::Fetch { function: function(), source }))?,
+        };
+        install::check_signature(wanted, &bytes, &self.trusted).map_err(Failure::Never)?;
+        let version = self.compile(bytes.clone(), &wanted.config).await.map_err(Failure::Never)?;
+        if version.function.name() != wanted.name {
+            let found = version.function.name().to_owned();
+            return Err(Failure::Never(InstallError::Name { wanted: function(), found }));
+        }
+        if self.local.contains(&wanted.name) {
+            return Err(Failure::Never(InstallError::Local { function: function() }));
+        }
+        if kept.is_none() {
+            self.artifacts
+                .put(digest, &bytes)
+                .map_err(|source| Failure::Later(StepError::Keep { function: function(), source }))?;
+        }
+        Ok(version)
+    }
+
+    async fn remove(&mut self, name: &str) -> Result<(), StepError> {
+        if self.writer.write(vec![agent_store::Write::Deployment(name.to_owned(), None)]).await.is_none() {
+            return Err(StepError::Store(name.to_owned()));
+        }
+        self.deployments.remove(name);
+        if !self.local.contains(name) {
+            let plan = self.pipeline.plan();
+            self.pipeline.set_plan(Plan::new(plan.slots().filter(|slot| *slot.name != *name).cloned()));
+        }
+        tracing::info!(function = name, "stopped; its state stays");
+        Ok(())
+    }
+
+    /// A trial came to its end.
+    pub async fn trial_ended(&mut self, end: &TrialEnd) -> Result<(), StepError> {
+        let name: &str = &end.function;
+        let Some(slot) = self.pipeline.plan().find(name).cloned() else { return Ok(()) };
+        let Some(mut row) = self.deployments.get(name).cloned() else { return Ok(()) };
+        let active = slot.active.load_full();
+        // A newer deployment, or an earlier word of the same trial, has settled it.
+        let Some(trial) = active.trial.as_ref().filter(|trial| trial.deployment == end.deployment) else {
+            return Ok(());
+        };
+        match (&end.failure, &trial.previous) {
+            (Some(failure), Some(previous)) => {
+                row.status = FunctionStatus::RolledBack;
+                row.detail = failure.clone();
+                row.refused = row.current.take().map(|installed| installed.digest);
+                row.current = row.previous.take();
+                self.settle(name, row).await?;
+                self.switch(name, Active { current: previous.clone(), trial: None }).await?;
+                tracing::error!("{failure}; the previous version runs again");
+            }
+            _ => {
+                row.status = FunctionStatus::Running;
+                self.settle(name, row).await?;
+                self.switch(name, Active { current: active.current.clone(), trial: None }).await?;
+                tracing::info!(function = name, "the trial is passed");
+            }
+        }
+        Ok(())
+    }
+
+    // On disk first, then in memory: the other way round a crash could forget a version that has handled events.
+    async fn settle(&mut self, name: &str, row: Deployment) -> Result<(), StepError> {
+        let write = Write::Deployment(name.to_owned(), Some(row.clone()));
+        if self.writer.write(vec![write]).await.is_none() {
+            return Err(StepError::Store(name.to_owned()));
+        }
+        self.deployments.insert(name.to_owned(), row);
+        Ok(())
+    }
+
+    // From the next event on.
+    async fn switch(&self, name: &str, active: Active) -> Result<(), StepError> {
+        let plan = self.pipeline.plan();
+        let slot = match plan.find(name) {
+            Some(slot) => {
+                slot.active.store(Arc::new(active));
+                slot.clone()
+            }
+            None => self.slot(name, active).await?,
+        };
+        let others = plan.slots().filter(|slot| *slot.name != *name).cloned();
+        self.pipeline.set_plan(Plan::new(others.chain([slot])));
+        Ok(())
+    }
+
+    async fn slot(&self, name: &str, active: Active) -> Result<Arc<Slot>, StepError> {
+        let id = self.writer.function(name).await.ok_or_else(|| StepError::Store(name.to_owned()))?;
+        Ok(Arc::new(Slot { id, name: name.into(), active: ArcSwap::from_pointee(active) }))
+    }
+
+    fn tidy(&self) {
+        let installed = self.deployments.values().flat_map(|row| row.current.iter().chain(&row.previous));
+        self.artifacts.keep(&installed.map(|installed| Digest::from_bytes(installed.digest)).collect());
+    }
+
+    /// How every function is.
+    pub fn report(&self) -> Vec<FunctionReport> {
+        let plan = self.pipeline.plan();
+        let local = plan.slots().filter(|slot| self.local.contains(&*slot.name)).map(|slot| {
+            let current = slot.active.load().current.clone();
+            FunctionReport {
+                name: slot.name.to_string(),
+                version: current.version.clone(),
+                digest: *current.digest.as_bytes(),
+                deployment: 0,
+                status: FunctionStatus::Running,
+                detail: String::new(),
+            }
+        });
+        let deployed = self.deployments.iter().map(|(name, row)| FunctionReport {
+            name: name.clone(),
+            version: row.current.as_ref().map_or_else(String::new, |installed| installed.version.clone()),
+            digest: row.current.as_ref().map_or([0; 32], |installed| installed.digest),
+            deployment: row.deployment,
+            status: row.status,
+            detail: row.detail.clone(),
+        });
+        local.chain(deployed).collect()
+    }
+}
+
+// What to go back to from a newer version: the one that was last trusted, for one on trial may be what is being replaced.
+fn trusted(row: Deployment) -> Option<Installed> {
+    if row.status == FunctionStatus::Trial { row.previous.or(row.current) } else { row.current }
+}

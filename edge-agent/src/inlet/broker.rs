@@ -1,0 +1,98 @@
+//! The gateway's own broker: its PUBACK waits for the commit.
+
+use std::sync::Arc;
+
+use agent_broker::{Access, Broker, BrokerError, Inbound, Ingest, Options, QoS};
+use agent_core::event::EventKind;
+use agent_core::{Event, Identity};
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::{Arrival, Inlet, Outgoing, Sender, stopped};
+use crate::config::Listen;
+use crate::pipeline::Pipeline;
+
+/// The gateway's own broker, bound to its port.
+pub struct BrokerInlet {
+    broker: Broker,
+    // Under which the gateway's own publishes are events: the life of the store that numbered them.
+    epoch: u64,
+}
+
+/// The source of events that functions of this gateway published. No device can have this name: `@` is not allowed in an
+/// envelope.
+const GATEWAY: &str = "@gateway";
+
+impl BrokerInlet {
+    /// Binds the port; nothing is accepted before [`Inlet::run`].
+    ///
+    /// # Errors
+    /// The port is taken, or the address is not of this machine.
+    pub async fn bind(listen: &Listen, epoch: u64) -> Result<Self, BrokerError> {
+        let access = if listen.users.is_empty() {
+            Access::Anonymous
+        } else {
+            Access::Passwords(listen.users.iter().map(|(user, secret)| (user.clone(), secret.0.clone())).collect())
+        };
+        let max_packet_bytes = listen.max_packet_bytes;
+        let options = Options { listen: listen.address, max_packet_bytes, access, ..Options::default() };
+        let broker = Broker::bind(options).await?;
+        tracing::info!(address = %broker.local_addr(), "the gateway's broker listens");
+        Ok(Self { broker, epoch })
+    }
+}
+
+impl Inlet for BrokerInlet {
+    async fn run(
+        self,
+        pipeline: Arc<Pipeline>,
+        mut outgoing: mpsc::Receiver<Outgoing>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let handle = self.broker.handle();
+        let epoch = self.epoch;
+        let returns = pipeline.clone();
+        let publisher = tokio::spawn(async move {
+            while let Some(Outgoing { publish, taken }) = outgoing.recv().await {
+                let qos = match publish.flags.qos {
+                    0 => QoS::AtMostOnce,
+                    1 => QoS::AtLeastOnce,
+                    _ => QoS::ExactlyOnce,
+                };
+                let payload = Bytes::copy_from_slice(&publish.payload);
+                if let Err(error) = handle.publish(&publish.topic, payload, qos, publish.flags.retain) {
+                    // The topic was checked when the function named it, so this is a fault of ours; the event still
+                    // goes to the functions.
+                    tracing::error!(topic = %publish.topic, id = publish.id, "the broker refused a function's publish: {error}");
+                }
+                // Functions hear what functions publish, and exactly once: the number under which the publish was
+                // committed is its identity.
+                let event = Event {
+                    kind: EventKind::Mqtt,
+                    device: publish.device,
+                    topic: publish.topic,
+                    payload: publish.payload,
+                    identity: Some(Identity { source: GATEWAY.into(), boot: epoch, sequence: publish.id }),
+                    time_us: returns.clock.wall_us(),
+                };
+                let taken = Box::new(move || {
+                    // Nobody waits any more if the agent stops; then it is sent again at the next start.
+                    let _ = taken.send(());
+                });
+                returns.submit(event, taken).await;
+            }
+        });
+        self.broker.run(Arc::new(Intake(pipeline)), async move { stopped(&mut stop).await }).await;
+        publisher.abort();
+    }
+}
+
+struct Intake(Arc<Pipeline>);
+
+impl Ingest for Intake {
+    async fn submit(&self, inbound: Inbound) {
+        let Inbound { client, topic, payload, ack, .. } = inbound;
+        let arrival = Arrival { sender: Sender::Known(client), topic, payload };
+        super::take(&self.0, arrival, Box::new(move || ack.accept())).await;
+    }
+}

@@ -1,0 +1,160 @@
+//! From a function's file to a version that runs.
+
+use std::collections::BTreeMap;
+
+use agent_core::{Filter, FilterError};
+use agent_functions::{Engine, Limits, LoadError, Permissions, Spec, StreamError, StreamPattern};
+use function_package::{
+    ConfigError, Digest, Manifest, Package, PackageError, PublicKey, Signature, SignatureError, Trigger,
+};
+use sync_protocol::fleet::DesiredFunction;
+
+use crate::plan::Version;
+
+/// Why a function cannot run here.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The file is not a function.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// A configuration value does not fit.
+    #[error("function {function}: {source}")]
+    Config {
+        /// The function.
+        function: String,
+        /// Which value, and why.
+        source: ConfigError,
+    },
+    /// The module cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A trigger or a permission is no topic filter.
+    #[error("function {function}: {source}")]
+    Filter {
+        /// The function.
+        function: String,
+        /// What is wrong with it.
+        source: FilterError,
+    },
+    /// A permission is no stream.
+    #[error("function {function}: {source}")]
+    Stream {
+        /// The function.
+        function: String,
+        /// What is wrong with it.
+        source: StreamError,
+    },
+    /// Nobody who is trusted signed it.
+    #[error(
+        "function {function}: it is signed with the key {key}, which this gateway does not trust; add the public key to deploy.trusted_keys if it should"
+    )]
+    Untrusted {
+        /// The function.
+        function: String,
+        /// The key.
+        key: String,
+    },
+    /// The signature does not fit.
+    #[error("function {function}: {source}")]
+    Signature {
+        /// The function.
+        function: String,
+        /// Why it does not.
+        source: SignatureError,
+    },
+    /// The file is another one than was asked for.
+    #[error(
+        "function {function}: the file that came has the digest {found}, not {wanted}; it was changed on the way or in the control plane's store"
+    )]
+    Digest {
+        /// The function.
+        function: String,
+        /// What was deployed.
+        wanted: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// The gateway has a function of this name already, and not by a deployment.
+    #[error(
+        "function {function}: this gateway has it in its own configuration; remove it there, or deploy under another name"
+    )]
+    Local {
+        /// The function.
+        function: String,
+    },
+    /// The file is another function.
+    #[error("function {wanted}: the file is the function {found}")]
+    Name {
+        /// What was deployed.
+        wanted: String,
+        /// What the manifest says.
+        found: String,
+    },
+}
+
+/// Checks that a trusted publisher signed what was deployed, before any byte of it is looked at more closely.
+///
+/// # Errors
+/// Says what does not fit.
+pub fn check_signature(wanted: &DesiredFunction, bytes: &[u8], trusted: &[PublicKey]) -> Result<(), InstallError> {
+    let function = wanted.name.clone();
+    let (digest, found) = (Digest::from_bytes(wanted.digest), Digest::of(bytes));
+    if digest != found {
+        return Err(InstallError::Digest { function, wanted: digest, found });
+    }
+    let untrusted = || InstallError::Untrusted { function: function.clone(), key: wanted.key_id.clone() };
+    let key = trusted.iter().find(|key| key.key_id().to_string() == wanted.key_id).ok_or_else(untrusted)?;
+    let bytes = wanted.signature.as_slice().try_into().map_err(|_| untrusted())?;
+    let signature = Signature { key_id: key.key_id(), bytes };
+    key.verify(&digest, &signature).map_err(|source| InstallError::Signature { function, source })
+}
+
+/// Makes a version of a file. Blocks while it compiles.
+///
+/// # Errors
+/// Names the function and what is wrong with it.
+pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>) -> Result<Version, InstallError> {
+    let package = Package::open(bytes.to_vec())?;
+    let manifest = package.manifest();
+    let function = || manifest.name.clone();
+    let config =
+        manifest.config_with(overrides).map_err(|source| InstallError::Config { function: function(), source })?;
+    let filter =
+        |text: &String| Filter::new(text).map_err(|source| InstallError::Filter { function: function(), source });
+    let stream = |text: &String| {
+        StreamPattern::new(text).map_err(|source| InstallError::Stream { function: function(), source })
+    };
+    let permissions = Permissions {
+        streams: manifest.allow.streams.iter().map(stream).collect::<Result<_, _>>()?,
+        publish: manifest.allow.publish.iter().map(filter).collect::<Result<_, _>>()?,
+    };
+    let filters = manifest
+        .triggers
+        .iter()
+        .filter_map(|trigger| match trigger {
+            Trigger::Mqtt { filter: text } => Some(filter(text)),
+            _ => None,
+        })
+        .collect::<Result<_, _>>()?;
+    let version = manifest.version.to_string();
+    let spec = Spec { name: function(), version: version.clone(), limits: limits(manifest), permissions, config };
+    Ok(Version {
+        function: engine.load(spec, package.bytes())?,
+        digest: package.digest(),
+        version,
+        filters,
+        partition: manifest.partition,
+    })
+}
+
+fn limits(manifest: &Manifest) -> Limits {
+    let kib = |kib: u32| kib as usize * 1024;
+    Limits {
+        fuel: manifest.limits.fuel,
+        memory_bytes: kib(manifest.limits.memory_kib),
+        effects: manifest.limits.effects as usize,
+        output_bytes: kib(manifest.limits.output_kib),
+        state_value_bytes: kib(manifest.limits.state_value_kib),
+        ..Limits::default()
+    }
+}

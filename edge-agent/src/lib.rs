@@ -1,0 +1,21 @@
+//! The gateway agent: runs functions on what devices send, keeps what they make of it, and delivers it.
+//!
+//! This crate is the shell: it owns the clocks, the sockets and the threads, and drives what decides (`agent-core`), what
+//! runs functions (`agent-functions`), what stores (`agent-store`) and what speaks MQTT (`agent-broker`). Read
+//! [`pipeline`] first, for everything else hangs on it; [`agent`] shows how the parts are joined.
+
+pub mod agent;
+pub mod artifacts;
+pub mod clock;
+pub mod config;
+pub mod counters;
+pub mod dispatcher;
+pub mod fleet;
+pub mod inlet;
+pub mod install;
+pub mod limits;
+pub mod link;
+pub mod pipeline;
+pub mod plan;
+pub mod status;
+pub mod uplink;

@@ -1,0 +1,29 @@
+//! Every bound of the agent's own queues and caches, with its reason. The broker's are in its `Options`, a function's in
+//! its manifest, a topic's and the deduplication's in the core.
+
+use agent_core::lanes::MemoryLimits;
+
+/// Events that were received and are not yet committed. Larger lets more of them share a commit; each holds its payload
+/// in memory, so this times the largest packet is the worst case.
+pub const EVENTS_IN_FLIGHT: usize = 4_096;
+
+/// Bytes of payload that events in flight may hold. Keeps the worst case of [`EVENTS_IN_FLIGHT`] within a small gateway.
+pub const BYTES_IN_FLIGHT: u32 = 64 << 20;
+
+/// Outcomes in one commit. One fsync for a thousand is as good as for ten thousand, and a thousand take about 2 ms to
+/// write, which is what an acknowledgement waits at least.
+pub const GROUP: usize = 1_024;
+
+/// What lanes may remember of their state and of the sources they heard.
+pub const LANE_MEMORY: MemoryLimits = MemoryLimits { lane: 4 << 20, idle: 16 << 20 };
+
+/// Publishes of functions that are handed over at once, before the first of them is confirmed. They come back to the
+/// pipeline as events of one source, so this must stay below the deduplication's window.
+pub const PUBLISHES_IN_FLIGHT: usize = 64;
+
+/// Publishes that may wait for the outside broker's PUBACK within the client.
+pub const CLIENT_INFLIGHT: u16 = 64;
+
+const _: () = assert!(PUBLISHES_IN_FLIGHT as u64 * 2 <= agent_core::dedup::WINDOW);
+const _: () = assert!(device_wire::WINDOW as u64 * 2 <= agent_core::dedup::WINDOW);
+const _: () = assert!(CLIENT_INFLIGHT as usize >= PUBLISHES_IN_FLIGHT);

@@ -1,0 +1,270 @@
+//! The link to the control plane: every request the gateway makes of it.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use function_package::Digest;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sync_protocol::{Refusal, enroll, fleet, records};
+
+use crate::config::Cloud;
+
+/// The agent's version, as the control plane shows it.
+pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A link that knows who the gateway is.
+#[derive(Debug)]
+pub struct Link {
+    http: reqwest::Client,
+    url: String,
+    identity: Identity,
+}
+
+/// Who the gateway is.
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    gateway: String,
+    credential: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Identity").field(&self.gateway).finish()
+    }
+}
+
+/// Why a request brought no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// There is no link, or the control plane is not ready: the same request may work later.
+    #[error("the control plane at {url} cannot be reached: {cause}")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The control plane will not do this.
+    #[error("the control plane refused {what}: {refusal}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// The answer is none.
+    #[error("the control plane's answer to {what} cannot be used: {cause}")]
+    Nonsense {
+        /// What was asked.
+        what: &'static str,
+        /// What is wrong with the answer.
+        cause: String,
+    },
+    /// The gateway is not enrolled and cannot enrol.
+    #[error("{0}")]
+    NotEnrolled(String),
+}
+
+/// How long an answer may take, beyond what it was asked to wait. A range of records on a slow link fits.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest function that is taken, in bytes.
+const MAX_ARTIFACT_BYTES: usize = function_package::MAX_PACKAGE_BYTES;
+
+impl Link {
+    /// The link of a gateway that is enrolled, or that now becomes so with its claim token.
+    ///
+    /// # Errors
+    /// If it is not and cannot; [`LinkError::Unreachable`] means that it may work later.
+    pub async fn open(cloud: &Cloud, data_dir: &Path, name: &str) -> Result<Self, LinkError> {
+        // Only a client without a usable TLS set-up fails to build; the provider was installed at the start.
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|error| unreachable(&cloud.url, &error))?;
+        let file = data_dir.join("identity.json");
+        let identity = match read(&file)? {
+            Some(identity) => identity,
+            None => enrol(&http, cloud, data_dir, name, &file).await?,
+        };
+        Ok(Self { http, url: cloud.url.clone(), identity })
+    }
+
+    /// Delivers a range of records.
+    ///
+    /// # Errors
+    /// Nothing may be deleted then.
+    pub async fn records(&self, request: &records::Request) -> Result<records::Reply, LinkError> {
+        let body = sync_protocol::encode(request);
+        self.post("records", sync_protocol::PATH_RECORDS, body, ANSWER_TIMEOUT).await
+    }
+
+    /// Reports, and waits for news.
+    ///
+    /// # Errors
+    /// What runs goes on running then.
+    pub async fn sync(&self, request: &fleet::Request) -> Result<fleet::Reply, LinkError> {
+        let wait = Duration::from_secs(request.wait_s.into()) + ANSWER_TIMEOUT;
+        self.post("the report", sync_protocol::PATH_SYNC, sync_protocol::encode(request), wait).await
+    }
+
+    /// Fetches a function's file. Its digest is not checked here.
+    ///
+    /// # Errors
+    /// If there is no such file, or it did not come whole.
+    pub async fn artifact(&self, digest: Digest) -> Result<Vec<u8>, LinkError> {
+        let request = self
+            .http
+            .get(format!("{}{}/{digest}", self.url, sync_protocol::PATH_ARTIFACTS))
+            .header(AUTHORIZATION, self.bearer())
+            .timeout(ANSWER_TIMEOUT);
+        answer(&self.url, "a function's file", request, MAX_ARTIFACT_BYTES).await
+    }
+
+    async fn post<R: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        path: &str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<R, LinkError> {
+        let request = self.http.post(format!("{}{path}", self.url)).header(AUTHORIZATION, self.bearer());
+        exchange(&self.url, what, request, body, timeout).await
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.identity.credential)
+    }
+}
+
+async fn exchange<R: DeserializeOwned>(
+    url: &str,
+    what: &'static str,
+    request: reqwest::RequestBuilder,
+    body: Vec<u8>,
+    timeout: Duration,
+) -> Result<R, LinkError> {
+    let request = request.header(CONTENT_TYPE, sync_protocol::CONTENT_TYPE).body(body).timeout(timeout);
+    let body = answer(url, what, request, sync_protocol::MAX_BODY_BYTES).await?;
+    sync_protocol::decode(&body).map_err(|error| LinkError::Nonsense { what, cause: error.to_string() })
+}
+
+// The body of an answer, at most so many bytes of it.
+async fn answer(
+    url: &str,
+    what: &'static str,
+    request: reqwest::RequestBuilder,
+    limit: usize,
+) -> Result<Vec<u8>, LinkError> {
+    let mut response = request.send().await.map_err(|error| unreachable(url, &error))?;
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
+        if body.len() + chunk.len() > limit {
+            return Err(LinkError::Nonsense { what, cause: format!("it is longer than {limit} bytes") });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if status.is_success() {
+        return Ok(body);
+    }
+    if status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS {
+        return Err(LinkError::Unreachable { url: url.to_owned(), cause: format!("it answered {status}") });
+    }
+    match sync_protocol::decode::<Refusal>(&body) {
+        Ok(refusal) => Err(LinkError::Refused { what, refusal }),
+        Err(_) => Err(LinkError::Nonsense {
+            what,
+            cause: format!("{status} without a reason; is {url} the control plane, or something in between?"),
+        }),
+    }
+}
+
+fn unreachable(url: &str, error: &dyn std::error::Error) -> LinkError {
+    let mut cause = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        cause = format!("{cause}: {error}");
+        source = error.source();
+    }
+    LinkError::Unreachable { url: url.to_owned(), cause }
+}
+
+async fn enrol(
+    http: &reqwest::Client,
+    cloud: &Cloud,
+    data_dir: &Path,
+    name: &str,
+    file: &Path,
+) -> Result<Identity, LinkError> {
+    let advice = "make a claim token with `edgectl claim new` and name its file as cloud.claim_file";
+    let Some(claim_file) = &cloud.claim_file else {
+        return Err(LinkError::NotEnrolled(format!("the gateway is not enrolled with {}; {advice}", cloud.url)));
+    };
+    let claim = fs::read_to_string(claim_file).map_err(|error| {
+        LinkError::NotEnrolled(format!("cannot read the claim token {}: {error}; {advice}", claim_file.display()))
+    })?;
+    let request = enroll::Request {
+        claim: claim.trim().to_owned(),
+        name: name.to_owned(),
+        agent_version: AGENT_VERSION.to_owned(),
+        nonce: nonce(&data_dir.join("enrol-nonce"))?,
+    };
+    let post = http.post(format!("{}{}", cloud.url, sync_protocol::PATH_ENROLL));
+    let body = sync_protocol::encode(&request);
+    let reply: enroll::Reply = exchange(&cloud.url, "to enrol this gateway", post, body, ANSWER_TIMEOUT).await?;
+    let identity = Identity { gateway: reply.gateway, credential: reply.credential };
+    let json = serde_json::to_vec_pretty(&identity).map_err(|error| cannot_keep(file, &error.into()))?;
+    write(file, &json).map_err(|error| cannot_keep(file, &error))?;
+    tracing::info!(gateway = identity.gateway, url = cloud.url, "enrolled");
+    Ok(identity)
+}
+
+// The same number until the gateway is enrolled, so that an answer that was lost can be given again.
+fn nonce(file: &Path) -> Result<[u8; 16], LinkError> {
+    if let Ok(kept) = fs::read(file)
+        && let Ok(kept) = kept.try_into()
+    {
+        return Ok(kept);
+    }
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce)
+        .map_err(|error| LinkError::NotEnrolled(format!("the system gives no random numbers: {error}")))?;
+    write(file, &nonce).map_err(|error| cannot_keep(file, &error))?;
+    Ok(nonce)
+}
+
+fn cannot_keep(file: &Path, error: &io::Error) -> LinkError {
+    LinkError::NotEnrolled(format!("cannot write {}: {error}", file.display()))
+}
+
+fn read(file: &PathBuf) -> Result<Option<Identity>, LinkError> {
+    match fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            LinkError::NotEnrolled(format!(
+                "the gateway's identity {} is damaged: {error}; put a copy back, or remove it and enrol anew",
+                file.display()
+            ))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LinkError::NotEnrolled(format!("cannot read {}: {error}", file.display()))),
+    }
+}
+
+// Whole or not at all, readable by nobody else, and on the disk.
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = file.with_extension("draft");
+    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    fs::rename(&draft, file)?;
+    fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+}

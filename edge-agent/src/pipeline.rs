@@ -1,0 +1,229 @@
+//! The way of an event through the agent:
+//!
+//! ```text
+//! inlet ──submit──▶ plan (which functions?) ──▶ lanes ──▶ workers (run) ──▶ writer (one transaction) ──▶ acknowledge
+//! ```
+//!
+//! An event is acknowledged when the outcome of every function that wanted it is on disk, and not before. An
+//! acknowledgement that is dropped unused is none: the sender sends again. That is all the error handling there is
+//! behind a failed commit: everything in flight is dropped, and comes again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use agent_core::Event;
+use agent_core::lanes::{LaneId, LaneKey, Lanes, Turn};
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::limits;
+use crate::plan::{Plan, Slot};
+
+pub mod worker;
+pub mod writer;
+
+/// What acknowledges an event to its sender. Dropped without being called, the event is not acknowledged.
+pub type Acknowledge = Box<dyn FnOnce() + Send>;
+
+/// The part of the pipeline that everybody shares.
+pub struct Pipeline {
+    lanes: Mutex<LanesState>,
+    work: Condvar,
+    plan: ArcSwap<Plan>,
+    /// Signalled when the plan was replaced.
+    pub plan_changed: Notify,
+    room: Arc<Semaphore>,
+    writer: writer::Sender,
+    /// What was counted.
+    pub counters: Arc<Counters>,
+    /// The clocks.
+    pub clock: Clock,
+}
+
+struct LanesState {
+    lanes: Lanes<Job>,
+    stopping: bool,
+}
+
+/// One function's part in one event.
+pub struct Job {
+    slot: Arc<Slot>,
+    // Its lane's, as it was when the event came: a new version may divide its events otherwise.
+    partition: Arc<str>,
+    event: Arc<InFlight>,
+}
+
+/// An event that is not yet on disk.
+pub struct InFlight {
+    event: Event,
+    // Outcomes that are not yet on disk.
+    remaining: AtomicUsize,
+    acknowledge: Mutex<Option<Acknowledge>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("function", &self.slot.name).field("event", &self.event.event).finish()
+    }
+}
+
+/// Bytes of payload for which one unit of room is taken; every event takes at least one.
+const ROOM_UNIT: u32 = limits::BYTES_IN_FLIGHT / limits::EVENTS_IN_FLIGHT as u32;
+
+impl Pipeline {
+    /// A pipeline whose outcomes go to this writer.
+    pub fn new(writer: writer::Sender, counters: Arc<Counters>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            lanes: Mutex::new(LanesState { lanes: Lanes::new(limits::LANE_MEMORY), stopping: false }),
+            work: Condvar::new(),
+            plan: ArcSwap::default(),
+            plan_changed: Notify::new(),
+            room: Arc::new(Semaphore::new(limits::EVENTS_IN_FLIGHT)),
+            writer,
+            counters,
+            clock,
+        })
+    }
+
+    /// Takes an event. Waits while as many events are in flight as may be.
+    ///
+    /// An event that no function wants is acknowledged at once and not stored.
+    pub async fn submit(&self, event: Event, acknowledge: Acknowledge) {
+        let Some(room) = self.room_for(&event).await else { return };
+        self.counters.received.add(1);
+        let plan = self.plan.load();
+        let mut numbers = Vec::new();
+        plan.route(&event.topic, &mut numbers);
+        if numbers.is_empty() {
+            self.counters.unmatched.add(1);
+            acknowledge();
+            return;
+        }
+        let event = Arc::new(InFlight {
+            event,
+            remaining: AtomicUsize::new(numbers.len()),
+            acknowledge: Mutex::new(Some(acknowledge)),
+            _room: room,
+        });
+        let mut state = self.lanes();
+        for number in &numbers {
+            let slot = plan.slot(*number).clone();
+            let partition = slot.active.load().current.partition_of(&event.event);
+            let key = LaneKey { function: slot.id, partition: partition.clone() };
+            state.lanes.push(key, Job { slot, partition, event: event.clone() });
+        }
+        drop(state);
+        if numbers.len() == 1 { self.work.notify_one() } else { self.work.notify_all() }
+    }
+
+    /// Puts an event that cannot be handled into the dead letters, and acknowledges it when it is there.
+    pub async fn refuse(&self, event: Event, reason: String, acknowledge: Acknowledge) {
+        let Some(room) = self.room_for(&event).await else { return };
+        self.counters.received.add(1);
+        tracing::warn!(device = %event.device, topic = %event.topic, reason, "refused an event; it is in the dead letters");
+        let event = Arc::new(InFlight {
+            event,
+            remaining: AtomicUsize::new(1),
+            acknowledge: Mutex::new(Some(acknowledge)),
+            _room: room,
+        });
+        self.writer.finished(writer::Finished::refused(event, reason, self.clock.stamp()));
+    }
+
+    // `None` only if the semaphore was closed, which nobody does.
+    async fn room_for(&self, event: &Event) -> Option<OwnedSemaphorePermit> {
+        let units = (event.payload.len() as u32).div_ceil(ROOM_UNIT).clamp(1, limits::EVENTS_IN_FLIGHT as u32);
+        self.room.clone().acquire_many_owned(units).await.ok()
+    }
+
+    /// What runs now.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// Lets this run from the next event on.
+    pub fn set_plan(&self, plan: Plan) {
+        self.plan.store(Arc::new(plan));
+        self.plan_changed.notify_waiters();
+    }
+
+    /// Events that were received and are not yet on disk, about.
+    pub fn in_flight(&self) -> usize {
+        limits::EVENTS_IN_FLIGHT - self.room.available_permits()
+    }
+
+    /// Lets the workers stop once no event waits for them.
+    pub fn stop(&self) {
+        self.lanes().stopping = true;
+        self.work.notify_all();
+    }
+
+    // The next run; `None` when it is time to stop. Blocks.
+    fn next(&self) -> Option<Turn<Job>> {
+        let mut state = self.lanes();
+        loop {
+            if let Some(turn) = state.lanes.take() {
+                return Some(turn);
+            }
+            if state.stopping {
+                return None;
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn done(&self, lane: LaneId, memory: agent_core::lanes::Memory) {
+        self.lanes().lanes.done(lane, memory);
+        // The lane may have more to do, and the worker that is here comes for its next run anyway; so nobody is woken.
+    }
+
+    // So many runs of these lanes are on disk.
+    fn settle(&self, lanes: &BTreeMap<LaneId, u32>) {
+        let mut state = self.lanes();
+        for (&lane, &runs) in lanes {
+            state.lanes.committed(lane, runs);
+        }
+        drop(state);
+        // A lane that waited for its commit may run again.
+        self.work.notify_all();
+    }
+
+    // Drops every event that is not on disk; none of them was acknowledged.
+    fn throw_away(&self) {
+        let jobs = self.lanes().lanes.reset();
+        self.counters.resets.add(1);
+        drop(jobs);
+    }
+
+    fn is_current(&self, lane: LaneId) -> bool {
+        self.lanes().lanes.is_current(lane)
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, LanesState> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InFlight {
+    // One more outcome is on disk; true if it was the last.
+    fn committed(&self) -> bool {
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return false;
+        }
+        if let Some(acknowledge) = self.acknowledge.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            acknowledge();
+        }
+        true
+    }
+}

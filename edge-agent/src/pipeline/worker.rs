@@ -1,0 +1,189 @@
+//! A worker: runs functions, one event of one lane at a time.
+
+use std::sync::Arc;
+
+use agent_core::dedup::{Seen, Verdict as Known, WINDOW};
+use agent_core::deploy::{Attempt, Verdict};
+use agent_core::lanes::Memory;
+use agent_core::{Effect, Event};
+use agent_functions::{Outcome, ReadError, Reads, Run, Trap, TrapKind};
+use agent_store::{DeadKind, FunctionId, Reader};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::writer::{Abandoned, Ended, Finished, Letter};
+use super::{Job, Pipeline};
+use crate::plan::{Slot, Version};
+
+/// A trial came to its end. At most a few for each deployment, so their channel needs no bound.
+#[derive(Debug)]
+pub struct TrialEnd {
+    /// The function.
+    pub function: Arc<str>,
+    /// The deployment that was on trial.
+    pub deployment: u64,
+    /// `None`: passed; otherwise why the previous version must return.
+    pub failure: Option<String>,
+}
+
+/// Runs functions until the pipeline stops.
+pub fn work(pipeline: &Pipeline, mut reader: Reader, trials: &UnboundedSender<TrialEnd>, mut seed: u64) {
+    while let Some(turn) = pipeline.next() {
+        let mut memory = turn.memory;
+        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        match handle(&turn.job, &mut memory, &mut reader, trials, seed) {
+            Ok(result) => {
+                let seen =
+                    turn.job.event.event.identity.as_ref().filter(|_| result.marks()).and_then(|identity| {
+                        Some((identity.source.clone(), memory.seen(&identity.source)?.to_bytes()))
+                    });
+                pipeline.writer.finished(Finished::new(turn.lane, turn.job, seen, result, pipeline.clock.stamp()));
+            }
+            Err(error) => pipeline.writer.abandoned(error),
+        }
+        // After the outcome is with the writer: a later run of this lane must not overtake it.
+        pipeline.done(turn.lane, memory);
+    }
+}
+
+fn handle(
+    job: &Job,
+    memory: &mut Memory,
+    reader: &mut Reader,
+    trials: &UnboundedSender<TrialEnd>,
+    seed: u64,
+) -> Result<Ended, Abandoned> {
+    let (slot, event) = (&job.slot, &job.event.event);
+    let active = slot.active.load();
+    let partition = &job.partition;
+    if let Some(identity) = &event.identity {
+        if memory.seen(&identity.source).is_none() {
+            let seen = match reader.seen(slot.id, partition, &identity.source)? {
+                Some(bytes) => Seen::from_bytes(&bytes)?,
+                None => Seen::default(),
+            };
+            memory.set_seen(&identity.source, seen);
+        }
+        match memory.seen(&identity.source).map_or(Known::New, |seen| seen.judge(identity)) {
+            Known::New => {}
+            Known::Duplicate => return Ok(Ended::Duplicate),
+            Known::TooOld => {
+                let reason = format!(
+                    "function {}: event {} of boot {} of {} is more than {WINDOW} behind the newest one, so nobody knows \
+                     whether it was handled before; send it again with a new sequence if it was not",
+                    slot.name, identity.sequence, identity.boot, identity.source
+                );
+                return Ok(Ended::Dead(Letter { kind: DeadKind::TooOld, reason, detail: String::new() }));
+            }
+        }
+    }
+    let mut reads = LaneReads { memory, reader, function: slot.id, partition };
+    let ran = match run(&active.current, event, &mut reads, seed)? {
+        Ok(done) => {
+            judge(slot, active.trial.as_ref(), Attempt::Handled, None, trials);
+            Ok(done)
+        }
+        Err(trap) => match active.trial.as_ref() {
+            None => Err(trap),
+            Some(trial) => {
+                let previous = match &trial.previous {
+                    Some(previous) => Some(run(previous, event, &mut reads, seed)?),
+                    None => None,
+                };
+                let attempt = match &previous {
+                    Some(Ok(_)) => Attempt::PreviousHandled,
+                    Some(Err(_)) => Attempt::BothTrapped,
+                    None => Attempt::TrappedAlone,
+                };
+                judge(slot, Some(trial), attempt, Some(&trap), trials);
+                previous.and_then(Result::ok).ok_or(trap)
+            }
+        },
+    };
+    if let Some(identity) = &event.identity
+        && let Some(seen) = memory.seen(&identity.source)
+    {
+        seen.mark(identity);
+    }
+    Ok(match ran {
+        Ok(effects) => {
+            for effect in &effects {
+                match effect {
+                    Effect::StatePut { key, value } => memory.set_state(key, Some(value.as_slice().into())),
+                    Effect::StateDelete { key } => memory.set_state(key, None),
+                    Effect::Emit { .. } | Effect::Publish { .. } => {}
+                }
+            }
+            Ended::Done(effects)
+        }
+        Err(trap) => {
+            tracing::warn!(function = %slot.name, device = %event.device, topic = %event.topic, kind = trap.kind.name(),
+                "{trap}; the event is in the dead letters");
+            let kind = if trap.kind == TrapKind::Failed { DeadKind::Failed } else { DeadKind::Trapped };
+            Ended::Dead(Letter { kind, reason: trap.message, detail: trap.kind.name().to_owned() })
+        }
+    })
+}
+
+// The outer error: the store failed, which is not the function's fault.
+fn run(
+    version: &Version,
+    event: &Event,
+    reads: &mut LaneReads<'_>,
+    seed: u64,
+) -> Result<Result<agent_core::Effects, Trap>, Abandoned> {
+    let Run { outcome, logs, .. } = version.function.run(event, reads, seed);
+    for line in logs {
+        log(version, event, &line);
+    }
+    match outcome {
+        Outcome::Done(effects) => Ok(Ok(effects)),
+        Outcome::Failed(trap) => Ok(Err(trap)),
+        Outcome::Abandoned(ReadError(error)) => Err(error),
+    }
+}
+
+fn log(version: &Version, event: &Event, line: &agent_functions::LogLine) {
+    let (function, device, text) = (version.function.name(), &event.device, &line.text);
+    match line.level {
+        agent_core::effect::LogLevel::Error => tracing::error!(target: "function", function, %device, "{text}"),
+        agent_core::effect::LogLevel::Warn => tracing::warn!(target: "function", function, %device, "{text}"),
+        agent_core::effect::LogLevel::Info => tracing::info!(target: "function", function, %device, "{text}"),
+        agent_core::effect::LogLevel::Debug => tracing::debug!(target: "function", function, %device, "{text}"),
+    }
+}
+
+fn judge(
+    slot: &Slot,
+    trial: Option<&crate::plan::OnTrial>,
+    attempt: Attempt,
+    trap: Option<&Trap>,
+    trials: &UnboundedSender<TrialEnd>,
+) {
+    let Some(trial) = trial else { return };
+    let failure = match trial.judge(attempt) {
+        Verdict::Undecided => return,
+        Verdict::Passed => None,
+        Verdict::RollBack => Some(trap.map_or_else(String::new, |trap| trap.message.clone())),
+    };
+    // Nobody listens only when the agent stops; the trial then begins anew at the next start.
+    let _ = trials.send(TrialEnd { function: slot.name.clone(), deployment: trial.deployment, failure });
+}
+
+struct LaneReads<'a> {
+    memory: &'a mut Memory,
+    reader: &'a mut Reader,
+    function: FunctionId,
+    partition: &'a str,
+}
+
+impl Reads for LaneReads<'_> {
+    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+        if let Some(known) = self.memory.state(key) {
+            return Ok(known);
+        }
+        let value = self.reader.state(self.function, self.partition, key).map_err(|error| ReadError(error.into()))?;
+        let value: Option<Arc<[u8]>> = value.map(Into::into);
+        self.memory.set_state(key, value.clone());
+        Ok(value)
+    }
+}

@@ -1,0 +1,294 @@
+//! The one thread that writes the store: it takes all outcomes that wait, commits them in one transaction, and then
+//! acknowledges. The more there is to do, the more share a commit; nobody waits for company.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use agent_core::lanes::LaneId;
+use agent_core::{Backoff, Effects};
+use agent_store::{Committed, Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Store, Write};
+use sync_protocol::records::Stamp;
+use tokio::sync::{Notify, oneshot};
+
+use super::{InFlight, Job, Pipeline};
+use crate::limits;
+use crate::plan::Slot;
+
+/// Why a run could not be brought to an end: the store did not answer.
+pub type Abandoned = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// With these effects.
+    Done(Effects),
+    /// The function had handled the event before.
+    Duplicate,
+    /// It goes to the dead letters.
+    Dead(Letter),
+}
+
+/// Why an event goes to the dead letters.
+#[derive(Debug)]
+pub struct Letter {
+    /// What sort of cause.
+    pub kind: DeadKind,
+    /// For a person: names the function, the cause, and what to do.
+    pub reason: String,
+    /// More of it.
+    pub detail: String,
+}
+
+impl Ended {
+    /// Whether the event counts as handled from now on.
+    pub fn marks(&self) -> bool {
+        match self {
+            Self::Done(_) => true,
+            Self::Duplicate => false,
+            // What is too old to be known stays unknown.
+            Self::Dead(letter) => letter.kind != DeadKind::TooOld,
+        }
+    }
+}
+
+/// A run that is over.
+pub struct Finished {
+    // `None`: the event never reached a function.
+    run: Option<(LaneId, Arc<Slot>)>,
+    partition: Arc<str>,
+    event: Arc<InFlight>,
+    seen: Option<(Arc<str>, Vec<u8>)>,
+    ended: Ended,
+    stamp: Stamp,
+}
+
+impl Finished {
+    /// A run of a function.
+    pub fn new(lane: LaneId, job: Job, seen: Option<(Arc<str>, Vec<u8>)>, ended: Ended, stamp: Stamp) -> Self {
+        Self { run: Some((lane, job.slot)), partition: job.partition, event: job.event, seen, ended, stamp }
+    }
+
+    /// An event that no function was given, for it cannot be handled.
+    pub fn refused(event: Arc<InFlight>, reason: String, stamp: Stamp) -> Self {
+        let ended = Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new() });
+        Self { run: None, partition: "".into(), event, seen: None, ended, stamp }
+    }
+
+    // What is to be written of it; what it holds for that is taken out.
+    fn write(&mut self, inlet: FunctionId) -> Write {
+        let result = match &mut self.ended {
+            Ended::Done(effects) => OutcomeResult::Effects(std::mem::take(effects)),
+            Ended::Duplicate => OutcomeResult::Nothing,
+            Ended::Dead(letter) => {
+                let current = self.run.as_ref().map(|(_, slot)| slot.active.load().current.clone());
+                OutcomeResult::Dead(Dead {
+                    version: current.as_ref().map_or_else(String::new, |current| current.version.clone()),
+                    digest: current.as_ref().map_or([0; 32], |current| *current.digest.as_bytes()),
+                    kind: letter.kind,
+                    reason: std::mem::take(&mut letter.reason),
+                    detail: std::mem::take(&mut letter.detail),
+                })
+            }
+        };
+        let (function, function_name) = match &self.run {
+            Some((_, slot)) => (slot.id, slot.name.clone()),
+            None => (inlet, INLET.into()),
+        };
+        Write::Outcome(Outcome {
+            function,
+            function_name,
+            partition: self.partition.clone(),
+            seen: self.seen.take(),
+            event: self.event.event.clone(),
+            stamp: self.stamp,
+            result,
+        })
+    }
+}
+
+enum Message {
+    Finished(Box<Finished>),
+    Abandoned(Abandoned),
+    Write(Vec<Write>, oneshot::Sender<Committed>),
+    Function(String, oneshot::Sender<FunctionId>),
+    Stop,
+}
+
+/// Where outcomes go. Bounded by what the pipeline lets in, so that nothing here blocks.
+#[derive(Clone, Debug)]
+pub struct Sender(mpsc::Sender<Message>);
+
+/// The other end.
+#[derive(Debug)]
+pub struct Receiver(mpsc::Receiver<Message>);
+
+/// Makes both ends.
+pub fn channel() -> (Sender, Receiver) {
+    let (sender, receiver) = mpsc::channel();
+    (Sender(sender), Receiver(receiver))
+}
+
+impl Sender {
+    // A writer that is gone takes nothing: what is sent to it is dropped, and so not acknowledged.
+    fn send(&self, message: Message) {
+        let _ = self.0.send(message);
+    }
+
+    /// A run is over.
+    pub fn finished(&self, finished: Finished) {
+        self.send(Message::Finished(Box::new(finished)));
+    }
+
+    /// A run could not be brought to an end.
+    pub fn abandoned(&self, error: Abandoned) {
+        self.send(Message::Abandoned(error));
+    }
+
+    /// Commits writes that are not outcomes, all or none; answers when they are on disk. `None`: they are not, for the
+    /// store failed or the agent stops.
+    pub async fn write(&self, writes: Vec<Write>) -> Option<Committed> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Write(writes, reply));
+        answer.await.ok()
+    }
+
+    /// The number of a function, which is made if there is none. `None` as for [`write`](Self::write).
+    pub async fn function(&self, name: &str) -> Option<FunctionId> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Function(name.to_owned(), reply));
+        answer.await.ok()
+    }
+
+    /// Lets the writer end after what was sent before this.
+    pub fn stop(&self) {
+        self.send(Message::Stop);
+    }
+}
+
+/// Who wants to know that something was committed.
+#[derive(Debug, Default)]
+pub struct Wakers {
+    /// There are new records.
+    pub records: Notify,
+    /// There are new publishes.
+    pub publishes: Notify,
+}
+
+/// The name under which the dead letters hold what never reached a function.
+const INLET: &str = "@inlet";
+
+/// Writes until it is told to stop.
+pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path, receiver: &Receiver) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10), store.epoch().0);
+    let mut group = Group::default();
+    let mut leftover = 0;
+    loop {
+        let stop = group.gather(&receiver.0, leftover == 0);
+        match group.commit(pipeline, &mut store) {
+            Ok(committed) => {
+                backoff.succeeded();
+                leftover = committed.leftover;
+                group.settle(pipeline, wakers, &committed);
+            }
+            Err(error) => {
+                tracing::error!(
+                    "{error}; nothing of {} outcomes was acknowledged, and all in flight comes again",
+                    group.outcomes.len()
+                );
+                group = Group::default();
+                pipeline.throw_away();
+                drop(store);
+                store = reopen(dir, &mut backoff);
+            }
+        }
+        if stop {
+            return;
+        }
+    }
+}
+
+// Without a store nothing can be acknowledged, so there is nothing else to do than to try again.
+fn reopen(dir: &Path, backoff: &mut Backoff) -> Store {
+    loop {
+        std::thread::sleep(backoff.failed());
+        match Store::open(dir) {
+            Ok(store) => return store,
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+}
+
+/// What shares a transaction.
+#[derive(Default)]
+struct Group {
+    outcomes: Vec<Finished>,
+    requests: Vec<(Vec<Write>, oneshot::Sender<Committed>)>,
+    functions: Vec<(String, oneshot::Sender<FunctionId>)>,
+    abandoned: Option<Abandoned>,
+}
+
+impl Group {
+    // Takes all messages that wait, within the bound, and waits for the first one if so told; true if it is time to stop.
+    fn gather(&mut self, receiver: &mpsc::Receiver<Message>, wait: bool) -> bool {
+        let mut next = if wait { receiver.recv().ok() } else { receiver.try_recv().ok() };
+        while let Some(message) = next {
+            match message {
+                Message::Finished(finished) => self.outcomes.push(*finished),
+                Message::Abandoned(error) => self.abandoned = Some(error),
+                Message::Write(writes, reply) => self.requests.push((writes, reply)),
+                Message::Function(name, reply) => self.functions.push((name, reply)),
+                Message::Stop => return true,
+            }
+            if self.outcomes.len() + self.requests.len() >= limits::GROUP {
+                return false;
+            }
+            next = receiver.try_recv().ok();
+        }
+        false
+    }
+
+    fn commit(&mut self, pipeline: &Pipeline, store: &mut Store) -> Result<Committed, Abandoned> {
+        if let Some(error) = self.abandoned.take() {
+            return Err(error);
+        }
+        for (name, reply) in self.functions.drain(..) {
+            let _ = reply.send(store.function(&name)?);
+        }
+        // What belongs to a generation that was thrown away must not be written: its lane began anew from the store.
+        self.outcomes.retain(|finished| finished.run.as_ref().is_none_or(|(lane, _)| pipeline.is_current(*lane)));
+        let inlet = store.function(INLET)?;
+        let mut writes: Vec<Write> = self.outcomes.iter_mut().map(|finished| finished.write(inlet)).collect();
+        for (request, _) in &mut self.requests {
+            writes.append(request);
+        }
+        Ok(store.commit(&writes)?)
+    }
+
+    fn settle(&mut self, pipeline: &Pipeline, wakers: &Wakers, committed: &Committed) {
+        let counters = &pipeline.counters;
+        let mut lanes = BTreeMap::new();
+        for finished in self.outcomes.drain(..) {
+            if let Some((lane, _)) = finished.run {
+                *lanes.entry(lane).or_insert(0) += 1;
+            }
+            match finished.ended {
+                Ended::Done(_) => counters.handled.add(1),
+                Ended::Duplicate => counters.duplicates.add(1),
+                Ended::Dead(_) => counters.dead.add(1),
+            }
+            if finished.event.committed() {
+                counters.committed.add(1);
+            }
+        }
+        if !lanes.is_empty() {
+            pipeline.settle(&lanes);
+        }
+        for (_, reply) in self.requests.drain(..) {
+            let _ = reply.send(*committed);
+        }
+        wakers.records.notify_one();
+        wakers.publishes.notify_one();
+    }
+}

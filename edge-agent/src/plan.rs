@@ -1,0 +1,131 @@
+//! What runs now: the functions, and the table that says which of them wants an event.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agent_core::deploy::{Attempt, Trial, Verdict};
+use agent_core::{Event, Filter, router::Router};
+use agent_functions::Function;
+use agent_store::FunctionId;
+use arc_swap::ArcSwap;
+use function_package::{Digest, Partition};
+
+/// One version of a function, ready to run.
+#[derive(Debug)]
+pub struct Version {
+    /// The compiled module with its limits, permissions and configuration.
+    pub function: Function,
+    /// SHA-256 of its file.
+    pub digest: Digest,
+    /// Version in its manifest.
+    pub version: String,
+    /// What it listens to.
+    pub filters: Vec<Filter>,
+    /// What runs in order and shares state.
+    pub partition: Partition,
+}
+
+impl Version {
+    /// The partition that an event belongs to.
+    pub fn partition_of(&self, event: &Event) -> Arc<str> {
+        match self.partition {
+            Partition::Device => event.device.clone(),
+            Partition::Topic => event.topic.clone(),
+            Partition::Function => "".into(),
+        }
+    }
+}
+
+/// A function's place: it stays when its version changes, so events that wait for it run on what is current then.
+#[derive(Debug)]
+pub struct Slot {
+    /// Its number in the store.
+    pub id: FunctionId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What runs.
+    pub active: ArcSwap<Active>,
+}
+
+/// What runs in a slot.
+#[derive(Debug)]
+pub struct Active {
+    /// The version that events are given to.
+    pub current: Arc<Version>,
+    /// While the current version is on trial.
+    pub trial: Option<OnTrial>,
+}
+
+/// A version on trial.
+#[derive(Debug)]
+pub struct OnTrial {
+    /// What to return to, if there is anything.
+    pub previous: Option<Arc<Version>>,
+    /// Which deployment it is.
+    pub deployment: u64,
+    trial: Mutex<Trial>,
+}
+
+impl OnTrial {
+    /// A trial that begins.
+    pub fn new(previous: Option<Arc<Version>>, deployment: u64) -> Self {
+        Self { previous, deployment, trial: Mutex::default() }
+    }
+
+    /// Judges how one event went.
+    pub fn judge(&self, attempt: Attempt) -> Verdict {
+        self.trial.lock().unwrap_or_else(PoisonError::into_inner).judge(attempt)
+    }
+}
+
+/// All that runs. Replaced as a whole, between two events.
+#[derive(Debug, Default)]
+pub struct Plan {
+    slots: BTreeMap<Arc<str>, Arc<Slot>>,
+    by_number: Vec<Arc<Slot>>,
+    router: Router<u32>,
+}
+
+impl Plan {
+    /// The plan with these functions.
+    pub fn new(slots: impl IntoIterator<Item = Arc<Slot>>) -> Self {
+        let slots: BTreeMap<Arc<str>, Arc<Slot>> = slots.into_iter().map(|slot| (slot.name.clone(), slot)).collect();
+        let by_number: Vec<Arc<Slot>> = slots.values().cloned().collect();
+        let mut router = Router::default();
+        for (number, slot) in (0..).zip(&by_number) {
+            for filter in &slot.active.load().current.filters {
+                router.insert(filter, number);
+            }
+        }
+        Self { slots, by_number, router }
+    }
+
+    /// The functions that want an event of this topic, each once.
+    pub fn route(&self, topic: &str, found: &mut Vec<u32>) {
+        self.router.route(topic, found);
+    }
+
+    /// The function with a number that [`route`](Self::route) gave.
+    pub fn slot(&self, number: u32) -> &Arc<Slot> {
+        &self.by_number[number as usize]
+    }
+
+    /// The function with this name.
+    pub fn find(&self, name: &str) -> Option<&Arc<Slot>> {
+        self.slots.get(name)
+    }
+
+    /// All functions, by name.
+    pub fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.slots.values()
+    }
+
+    /// Every topic filter that any function listens to, each once.
+    pub fn filters(&self) -> Vec<Filter> {
+        let mut filters: Vec<Filter> =
+            self.slots().flat_map(|slot| slot.active.load().current.filters.clone()).collect();
+        filters.sort_unstable();
+        filters.dedup();
+        filters
+    }
+}

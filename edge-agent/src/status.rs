@@ -1,0 +1,141 @@
+//! How the agent is, over HTTP: `GET /healthz` for a watchdog, `GET /status` for a person or a program.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agent_store::Reader;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use sync_protocol::fleet::FunctionReport;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::pipeline::Pipeline;
+
+/// What the status is made of.
+#[derive(Debug)]
+pub struct Sources {
+    /// The counts.
+    pub pipeline: Arc<Pipeline>,
+    /// The outbox and the dead letters.
+    pub reader: Mutex<Reader>,
+    /// How every function is.
+    pub functions: watch::Receiver<Vec<FunctionReport>>,
+}
+
+/// All of it, as JSON.
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    uptime_s: u64,
+    events: Events,
+    records: Records,
+    dead_letters: u64,
+    resets: u64,
+    functions: Vec<Function>,
+}
+
+#[derive(Serialize)]
+struct Events {
+    received: u64,
+    committed: u64,
+    in_flight: usize,
+    handled: u64,
+    duplicates: u64,
+    dead: u64,
+    unmatched: u64,
+}
+
+#[derive(Serialize)]
+struct Records {
+    waiting: u64,
+    delivered: u64,
+    alarms: u64,
+}
+
+#[derive(Serialize)]
+struct Function {
+    name: String,
+    version: String,
+    digest: String,
+    deployment: u64,
+    status: &'static str,
+    detail: String,
+}
+
+/// Binds the address.
+///
+/// # Errors
+/// The port is taken, or the address is not of this machine.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "the status is at /status");
+    Ok(listener)
+}
+
+/// Answers until the agent ends.
+pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
+    let router = Router::new().route("/healthz", get(health)).route("/status", get(status)).with_state(sources);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!("the status cannot be served any more: {error}");
+    }
+}
+
+async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static str) {
+    match read(&sources) {
+        Ok(_) => (StatusCode::OK, "ok\n"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
+    }
+}
+
+async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
+    let (waiting, dead_letters) =
+        read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let pipeline = &sources.pipeline;
+    let counters = &pipeline.counters;
+    let functions = sources.functions.borrow().iter().map(function).collect();
+    Ok(Json(Status {
+        version: crate::link::AGENT_VERSION,
+        uptime_s: pipeline.clock.agent_uptime_s(),
+        events: Events {
+            received: counters.received.get(),
+            committed: counters.committed.get(),
+            in_flight: pipeline.in_flight(),
+            handled: counters.handled.get(),
+            duplicates: counters.duplicates.get(),
+            dead: counters.dead.get(),
+            unmatched: counters.unmatched.get(),
+        },
+        records: Records { waiting, delivered: counters.delivered.get(), alarms: counters.alarms.get() },
+        dead_letters,
+        resets: counters.resets.get(),
+        functions,
+    }))
+}
+
+fn read(sources: &Sources) -> Result<(u64, u64), agent_store::StoreError> {
+    tokio::task::block_in_place(|| {
+        let mut reader = sources.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((reader.outbox()?.waiting(), reader.dead_letter_count()?))
+    })
+}
+
+fn function(report: &FunctionReport) -> Function {
+    use sync_protocol::fleet::FunctionStatus as S;
+    Function {
+        name: report.name.clone(),
+        version: report.version.clone(),
+        digest: function_package::Digest::from_bytes(report.digest).to_string(),
+        deployment: report.deployment,
+        status: match report.status {
+            S::Trial => "trial",
+            S::Running => "running",
+            S::RolledBack => "rolled_back",
+            S::Failed => "failed",
+        },
+        detail: report.detail.clone(),
+    }
+}

@@ -1,0 +1,282 @@
+//! The ones that read.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Params};
+use sync_protocol::records::{Class, MAX_RANGE_BYTES, Record};
+
+use crate::error::{Cause, Damage, StoreError};
+use crate::queue::Queue;
+use crate::write::{DeadLetter, Deployment, Publish};
+use crate::{rows, schema};
+use agent_core::FunctionId;
+
+/// Most bytes that [`Reader::publishes`] and [`Reader::dead_letters`] take into memory, a first row that is larger not
+/// counted: what a range of records takes.
+pub const MAX_READ_BYTES: usize = MAX_RANGE_BYTES;
+
+/// A reading side of a store, with a connection of its own. No call leaves anything open, so that no reader keeps the
+/// write-ahead log from being carried over.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// Records of one class, in order, without gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Sequence of the first record. Higher than the one that was asked for if everything before it was delivered.
+    pub first: u64,
+    /// The records; empty if nothing waits.
+    pub records: Vec<Record>,
+}
+
+/// What waits for the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbox {
+    // By `Class::number`.
+    classes: [Waiting; 2],
+}
+
+/// What waits of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The lowest sequence that waits, or the next one if nothing does: below it nothing exists any more.
+    pub first: u64,
+    /// The sequence that the next record will have.
+    pub next: u64,
+}
+
+impl Outbox {
+    /// What waits of a class.
+    pub fn class(&self, class: Class) -> Waiting {
+        self.classes[usize::from(class.number())]
+    }
+
+    /// How many records wait.
+    pub fn waiting(&self) -> u64 {
+        self.classes.iter().map(Waiting::count).sum()
+    }
+}
+
+impl Waiting {
+    /// How many records wait.
+    pub const fn count(&self) -> u64 {
+        self.next - self.first
+    }
+}
+
+impl Reader {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open_reader(path).map_err(|cause| cause.in_operation("open for reading", path))?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+
+    fn failed(&self, operation: &'static str) -> impl FnOnce(Cause) -> StoreError {
+        move |cause| cause.in_operation(operation, &self.path)
+    }
+
+    /// What `read` sees is of one moment, between two commits.
+    fn snapshot<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Cause>) -> Result<T, Cause> {
+        // Checked by nobody, but none is ever open: each ends before its call does.
+        let transaction = self.connection.unchecked_transaction()?;
+        read(&transaction)
+    }
+
+    /// A value of a function's state; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the value is damaged, or the disk fails.
+    pub fn state(&mut self, function: FunctionId, partition: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT checksum, value FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3";
+        self.keyed(sql, (function.0, partition, key), |value| rows::keyed_checksum(function.0, partition, key, value))
+            .map_err(|cause| {
+                cause.or_damage(|what| Damage::State {
+                    function: function.0,
+                    partition: partition.into(),
+                    key: key.into(),
+                    what,
+                })
+            })
+            .map_err(self.failed("read state from"))
+    }
+
+    /// The bytes of [`agent_core::dedup::Seen`] for a source; `None` if it was never heard.
+    ///
+    /// # Errors
+    /// If they are damaged, or the disk fails.
+    pub fn seen(&mut self, function: FunctionId, partition: &str, source: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT checksum, value FROM seen WHERE function = ?1 AND partition = ?2 AND source = ?3";
+        self.keyed(sql, (function.0, partition, source), |value| {
+            rows::keyed_checksum(function.0, partition, source.as_bytes(), value)
+        })
+        .map_err(|cause| {
+            cause.or_damage(|what| Damage::Seen {
+                function: function.0,
+                partition: partition.into(),
+                of: source.into(),
+                what,
+            })
+        })
+        .map_err(self.failed("read handled events from"))
+    }
+
+    fn keyed(
+        &self,
+        sql: &str,
+        key: impl Params,
+        checksum: impl FnOnce(&[u8]) -> u32,
+    ) -> Result<Option<Vec<u8>>, RowError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(key)?;
+        match rows.next()? {
+            None => Ok(None),
+            Some(row) => {
+                rows::checked_by(row, 0, 1, checksum).map(|value| Some(value.to_vec())).map_err(RowError::Damaged)
+            }
+        }
+    }
+
+    /// The records of a class after `after`, without those that were delivered, in order and without gaps: at most
+    /// `max_records`, and together at most `max_bytes` as stored, but one at least if one waits.
+    ///
+    /// # Errors
+    /// If the first of them is damaged or missing, with [`StoreError::damage`] naming class and sequence (a later one
+    /// ends the range before it, and is the error of the next call), or if the disk fails.
+    pub fn range(
+        &mut self,
+        class: Class,
+        after: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Range, StoreError> {
+        let mut range = Range { first: after.saturating_add(1), records: Vec::new() };
+        self.snapshot(|connection| {
+            Queue::Records(class).read(connection, after, max_records, max_bytes, |row| {
+                if range.records.is_empty() {
+                    range.first = row.id;
+                }
+                range.records.push(rows::read_record(row.body)?);
+                Ok(())
+            })
+        })
+        .map_err(self.failed("read records from"))?;
+        Ok(range)
+    }
+
+    /// Where the outbox begins and ends. Takes the same time however much waits.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn outbox(&mut self) -> Result<Outbox, StoreError> {
+        let waiting = |class| {
+            let ends = self.snapshot(|connection| Queue::Records(class).ends(connection))?;
+            Ok(Waiting { first: ends.waiting, next: ends.last + 1 })
+        };
+        let mut classes = [Waiting { first: 1, next: 1 }; 2];
+        for class in Class::ALL {
+            classes[usize::from(class.number())] = waiting(class).map_err(self.failed("read the outbox of"))?;
+        }
+        Ok(Outbox { classes })
+    }
+
+    /// The publishes after `after`, without those that were handed over, in order: at most `max`, and no more than
+    /// [`MAX_READ_BYTES`].
+    ///
+    /// # Errors
+    /// If the first of them is damaged or missing (a later one ends the list before it), or if the disk fails.
+    pub fn publishes(&mut self, after: u64, max: usize) -> Result<Vec<Publish>, StoreError> {
+        let mut publishes = Vec::new();
+        self.snapshot(|connection| {
+            Queue::Publishes.read(connection, after, max, MAX_READ_BYTES, |row| {
+                publishes.push(rows::read_publish(row.id, row.body)?);
+                Ok(())
+            })
+        })
+        .map_err(self.failed("read publishes from"))?;
+        Ok(publishes)
+    }
+
+    /// The dead letters with an id above `after`, in order: at most `max`, and no more than [`MAX_READ_BYTES`].
+    ///
+    /// # Errors
+    /// If the first of them is damaged (a later one ends the list before it), or if the disk fails.
+    pub fn dead_letters(&mut self, after: u64, max: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.read_dead_letters(after, max).map_err(self.failed("read dead letters from"))
+    }
+
+    fn read_dead_letters(&self, after: u64, max: usize) -> Result<Vec<DeadLetter>, Cause> {
+        let sql = "SELECT id, checksum, body FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query((rows::bound(after), rows::bound(max as u64)))?;
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let id = rows::number(row.get(0)?);
+            match rows::checked(row, 1, 2).and_then(|body| Ok((body.len(), rows::read_dead_letter(id, body)?))) {
+                Ok((size, _)) if !letters.is_empty() && bytes + size > MAX_READ_BYTES => break,
+                Ok((size, letter)) => {
+                    bytes += size;
+                    letters.push(letter);
+                }
+                Err(what) if letters.is_empty() => return Err(Damage::DeadLetter { id, what }.into()),
+                Err(_) => break,
+            }
+        }
+        Ok(letters)
+    }
+
+    /// How many dead letters are stored.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn dead_letter_count(&mut self) -> Result<u64, StoreError> {
+        schema::meta(&self.connection, "dead_letters").map_err(self.failed("count the dead letters of"))
+    }
+
+    /// What runs, by the functions' names. There are as many as were deployed on this gateway.
+    ///
+    /// # Errors
+    /// If one of them is damaged, or the disk fails.
+    pub fn deployments(&mut self) -> Result<Vec<(String, Deployment)>, StoreError> {
+        self.read_deployments().map_err(self.failed("read deployments from"))
+    }
+
+    fn read_deployments(&self) -> Result<Vec<(String, Deployment)>, Cause> {
+        let sql = "SELECT function, checksum, value FROM deployments ORDER BY function";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let mut deployments = Vec::new();
+        while let Some(row) = rows.next()? {
+            let function: String = row.get(0)?;
+            match rows::checked_by(row, 1, 2, |value| rows::named_checksum(&function, value))
+                .and_then(rows::read_deployment)
+            {
+                Ok(deployment) => deployments.push((function, deployment)),
+                Err(what) => return Err(Damage::Deployment { function, what }.into()),
+            }
+        }
+        Ok(deployments)
+    }
+}
+
+/// Why a row cannot be read, before it is said which one it was.
+enum RowError {
+    Sqlite(rusqlite::Error),
+    Damaged(String),
+}
+
+impl From<rusqlite::Error> for RowError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl RowError {
+    fn or_damage(self, name: impl FnOnce(String) -> Damage) -> Cause {
+        match self {
+            Self::Sqlite(error) => error.into(),
+            Self::Damaged(what) => name(what).into(),
+        }
+    }
+}

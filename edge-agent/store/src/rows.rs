@@ -1,0 +1,354 @@
+//! How values become rows, and how a row is checked when it comes back.
+
+use agent_core::event::{EventKind, Identity};
+use agent_core::{Event, effect::PublishFlags};
+use rusqlite::types::FromSql;
+use serde::{Deserialize, Serialize, Serializer};
+use sync_protocol::records::{Record, Stamp};
+
+use crate::write::{Dead, DeadKind, DeadLetter, Deployment, Outcome, Publish};
+
+/// The first byte of every value of this crate's own encoding; the rest is postcard.
+const VERSION: u8 = 1;
+
+/// SQLite's integers are signed: the same 64 bits.
+pub(crate) const fn integer(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+/// What [`integer`] stored.
+pub(crate) const fn number(integer: i64) -> u64 {
+    integer.cast_unsigned()
+}
+
+/// A number from outside that ids, which are below 2^63, are compared with.
+pub(crate) fn bound(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The checksum of a value that is found by a number.
+pub(crate) fn checksum(value: &[u8]) -> u32 {
+    crc32fast::hash(value)
+}
+
+/// The checksum of a value that is found by a name: over both, so that a value never passes for that of another name.
+pub(crate) fn named_checksum(name: &str, value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&(name.len() as u64).to_le_bytes());
+    hasher.update(name.as_bytes());
+    hasher.update(value);
+    hasher.finalize()
+}
+
+/// The checksum of a value that is found by (function, partition, key): over all of them, for the same reason.
+pub(crate) fn keyed_checksum(function: u32, partition: &str, key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&function.to_le_bytes());
+    for part in [partition.as_bytes(), key] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.update(value);
+    hasher.finalize()
+}
+
+/// A column, or what is wrong with it.
+pub(crate) fn column<'a, T: FromSql + 'a>(row: &'a rusqlite::Row<'_>, index: usize) -> Result<T, String> {
+    row.get(index).map_err(|error| error.to_string())
+}
+
+/// The value in column `value`, if the checksum of it is what column `stored` says.
+pub(crate) fn checked<'a>(row: &'a rusqlite::Row<'_>, stored: usize, value: usize) -> Result<&'a [u8], String> {
+    checked_by(row, stored, value, checksum)
+}
+
+/// As [`checked`], with another way to compute the checksum.
+pub(crate) fn checked_by<'a>(
+    row: &'a rusqlite::Row<'_>,
+    stored: usize,
+    value: usize,
+    checksum: impl FnOnce(&[u8]) -> u32,
+) -> Result<&'a [u8], String> {
+    let stored: u32 = column(row, stored)?;
+    let value = row.get_ref(value).map_err(|error| error.to_string())?.as_blob().map_err(|error| error.to_string())?;
+    let computed = checksum(value);
+    if computed == stored {
+        Ok(value)
+    } else {
+        Err(format!("the checksum over its {} bytes is {computed:#010x}, and {stored:#010x} was stored", value.len()))
+    }
+}
+
+/// [`Record`] as it is written: the same fields in the same order, hence the same bytes, without a copy of any.
+#[derive(Serialize)]
+struct RecordRow<'a> {
+    stream: &'a str,
+    function: &'a str,
+    origin: OriginRow<'a>,
+    stamp: Stamp,
+    #[serde(serialize_with = "as_bytes")]
+    body: &'a [u8],
+}
+
+#[derive(Serialize)]
+struct OriginRow<'a> {
+    device: &'a str,
+    topic: &'a str,
+    identity: Option<(u64, u64)>,
+}
+
+/// [`Publish`] without its id.
+#[derive(Serialize, Deserialize)]
+struct PublishRow<'a> {
+    device: &'a str,
+    topic: &'a str,
+    flags: i32,
+    #[serde(serialize_with = "as_bytes", borrow)]
+    payload: &'a [u8],
+}
+
+/// [`DeadLetter`] without its id.
+#[derive(Serialize, Deserialize)]
+struct DeadLetterRow<'a> {
+    function: &'a str,
+    version: &'a str,
+    digest: [u8; 32],
+    kind: DeadKind,
+    reason: &'a str,
+    detail: &'a str,
+    stamp: Stamp,
+    event_kind: u32,
+    device: &'a str,
+    topic: &'a str,
+    #[serde(borrow)]
+    identity: Option<(&'a str, u64, u64)>,
+    time_us: u64,
+    #[serde(serialize_with = "as_bytes", borrow)]
+    payload: &'a [u8],
+}
+
+// One copy instead of a step for each byte; postcard writes the same for both.
+fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+/// Writes `version` and `value` into `out`, in place of what it held.
+fn write<T: Serialize>(out: &mut Vec<u8>, version: u8, value: &T) {
+    out.clear();
+    out.push(version);
+    *out = postcard::to_extend(value, std::mem::take(out))
+        .expect("rows hold only types that postcard can write, and a Vec takes any number of bytes");
+}
+
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    match bytes.split_first() {
+        Some((&VERSION, value)) => match postcard::take_from_bytes(value) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(format!("there are {} bytes after its end", rest.len())),
+            Err(error) => Err(error.to_string()),
+        },
+        Some((version, _)) => Err(format!("it is of version {version}, and this agent reads version {VERSION}")),
+        None => Err("it is empty".into()),
+    }
+}
+
+/// The bytes of a record that `outcome` emitted: those of [`sync_protocol::encode`].
+pub(crate) fn write_record(out: &mut Vec<u8>, outcome: &Outcome, stream: &str, body: &[u8]) {
+    let row = RecordRow {
+        stream,
+        function: &outcome.function_name,
+        origin: OriginRow {
+            device: &outcome.event.device,
+            topic: &outcome.event.topic,
+            identity: outcome.event.identity.as_ref().map(|identity| (identity.boot, identity.sequence)),
+        },
+        stamp: outcome.stamp,
+        body,
+    };
+    write(out, sync_protocol::VERSION, &row);
+}
+
+pub(crate) fn read_record(bytes: &[u8]) -> Result<Record, String> {
+    sync_protocol::decode(bytes).map_err(|error| error.to_string())
+}
+
+pub(crate) fn write_publish(out: &mut Vec<u8>, device: &str, topic: &str, payload: &[u8], flags: PublishFlags) {
+    write(out, VERSION, &PublishRow { device, topic, flags: flags.to_i32(), payload });
+}
+
+pub(crate) fn read_publish(id: u64, bytes: &[u8]) -> Result<Publish, String> {
+    let row: PublishRow<'_> = read(bytes)?;
+    let flags = PublishFlags::from_i32(row.flags).ok_or_else(|| format!("{} are no publish flags", row.flags))?;
+    Ok(Publish { id, device: row.device.into(), topic: row.topic.into(), payload: row.payload.into(), flags })
+}
+
+pub(crate) fn write_dead_letter(out: &mut Vec<u8>, outcome: &Outcome, dead: &Dead) {
+    let event = &outcome.event;
+    let row = DeadLetterRow {
+        function: &outcome.function_name,
+        version: &dead.version,
+        digest: dead.digest,
+        kind: dead.kind,
+        reason: &dead.reason,
+        detail: &dead.detail,
+        stamp: outcome.stamp,
+        event_kind: event.kind as u32,
+        device: &event.device,
+        topic: &event.topic,
+        identity: event.identity.as_ref().map(|identity| (&*identity.source, identity.boot, identity.sequence)),
+        time_us: event.time_us,
+        payload: &event.payload,
+    };
+    write(out, VERSION, &row);
+}
+
+pub(crate) fn read_dead_letter(id: u64, bytes: &[u8]) -> Result<DeadLetter, String> {
+    let row: DeadLetterRow<'_> = read(bytes)?;
+    let kind = EventKind::from_u32(row.event_kind).ok_or_else(|| format!("{} is no kind of event", row.event_kind))?;
+    Ok(DeadLetter {
+        id,
+        function: row.function.into(),
+        event: Event {
+            kind,
+            device: row.device.into(),
+            topic: row.topic.into(),
+            payload: row.payload.into(),
+            identity: row.identity.map(|(source, boot, sequence)| Identity { source: source.into(), boot, sequence }),
+            time_us: row.time_us,
+        },
+        stamp: row.stamp,
+        dead: Dead {
+            version: row.version.into(),
+            digest: row.digest,
+            kind: row.kind,
+            reason: row.reason.into(),
+            detail: row.detail.into(),
+        },
+    })
+}
+
+pub(crate) fn write_deployment(out: &mut Vec<u8>, deployment: &Deployment) {
+    write(out, VERSION, deployment);
+}
+
+pub(crate) fn read_deployment(bytes: &[u8]) -> Result<Deployment, String> {
+    read(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agent_core::effect::Effects;
+    use proptest::prelude::*;
+    use sync_protocol::fleet::FunctionStatus;
+    use sync_protocol::records::Origin;
+
+    use super::*;
+    use crate::write::{Installed, OutcomeResult};
+    use agent_core::FunctionId;
+
+    proptest! {
+        /// The row of a record is what the sync protocol writes, so its checksum is `Record::checksum`.
+        #[test]
+        fn a_record_row_is_the_protocols_encoding(
+            stream in ".{0,20}",
+            device in ".{0,200}",
+            identity in proptest::option::of((any::<u64>(), any::<u64>())),
+            stamps in any::<(u64, u64, u64)>(),
+            body in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let stamp = Stamp { wall_us: stamps.0, monotonic_us: stamps.1, boot: stamps.2 };
+            let outcome = Outcome {
+                function: FunctionId(1),
+                function_name: "f".into(),
+                partition: "p".into(),
+                seen: None,
+                event: Event {
+                    kind: EventKind::Mqtt,
+                    device: device.as_str().into(),
+                    topic: "t/1".into(),
+                    payload: Arc::new([]),
+                    identity: identity.map(|(boot, sequence)| Identity { source: "s".into(), boot, sequence }),
+                    time_us: 0,
+                },
+                stamp,
+                result: OutcomeResult::Effects(Effects::new()),
+            };
+            let origin = Origin { device, topic: "t/1".into(), identity };
+            let record = Record { stream, function: "f".into(), origin, stamp, body };
+            let mut out = vec![9; 5];
+            write_record(&mut out, &outcome, &record.stream, &record.body);
+            prop_assert_eq!(checksum(&out), record.checksum());
+            prop_assert_eq!(&out, &sync_protocol::encode(&record));
+            prop_assert_eq!(read_record(&out), Ok(record));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for bytes in [bytes.clone(), [&[VERSION][..], &bytes].concat()] {
+                let _ = read_record(&bytes);
+                let _ = read_publish(1, &bytes);
+                let _ = read_dead_letter(1, &bytes);
+                let _ = read_deployment(&bytes);
+            }
+        }
+    }
+
+    /// The types of a deployment are also those of the sync protocol: a change there must not change what is stored.
+    #[test]
+    fn the_bytes_of_a_deployment_stay_as_they_are() {
+        let mut out = Vec::new();
+        for (status, number) in [
+            (FunctionStatus::Trial, 0),
+            (FunctionStatus::Running, 1),
+            (FunctionStatus::RolledBack, 2),
+            (FunctionStatus::Failed, 3),
+        ] {
+            let installed = Installed {
+                deployment: 3,
+                digest: [7; 32],
+                version: "1.0".into(),
+                config: vec![("k".into(), "v".into())],
+            };
+            let deployment = Deployment {
+                deployment: 300,
+                status,
+                detail: "d".into(),
+                current: Some(installed),
+                previous: None,
+                refused: Some([8; 32]),
+            };
+            write_deployment(&mut out, &deployment);
+            let mut expected = vec![VERSION, 0xac, 2, number, 1, b'd', 1, 3];
+            expected.extend([7; 32]);
+            expected.extend([3, b'1', b'.', b'0', 1, 1, b'k', 1, b'v', 0, 1]);
+            expected.extend([8; 32]);
+            assert_eq!(out, expected);
+            assert_eq!(read_deployment(&out), Ok(deployment));
+        }
+    }
+
+    #[test]
+    fn a_value_does_not_pass_for_that_of_another_key() {
+        let sum = keyed_checksum(1, "ab", b"c", b"v");
+        for other in [
+            keyed_checksum(2, "ab", b"c", b"v"),
+            keyed_checksum(1, "a", b"bc", b"v"),
+            keyed_checksum(1, "ab", b"", b"cv"),
+            keyed_checksum(1, "ab", b"cv", b""),
+        ] {
+            assert_ne!(sum, other);
+        }
+    }
+
+    #[test]
+    fn foreign_values_are_named() {
+        assert_eq!(read_deployment(&[]), Err("it is empty".into()));
+        assert_eq!(read_deployment(&[2]), Err("it is of version 2, and this agent reads version 1".into()));
+        let mut out = Vec::new();
+        write_publish(&mut out, "d", "t", b"p", PublishFlags::default());
+        out.push(0);
+        assert_eq!(read_publish(1, &out), Err("there are 1 bytes after its end".into()));
+    }
+}

@@ -1,0 +1,208 @@
+//! The database file: its tables, how it is opened, and how it comes to be.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+
+use crate::error::{Cause, Damage};
+use crate::queue::Queue;
+use crate::rows;
+
+/// "EDGE" in ASCII, so that `file` and we tell a store from another program's database.
+const APPLICATION_ID: i64 = 0x4544_4745;
+
+/// What leads from each version to the next; `user_version` is how many of them a database has seen.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE functions (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+    CREATE TABLE state (
+        function INTEGER NOT NULL, partition TEXT NOT NULL, key BLOB NOT NULL,
+        checksum INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (function, partition, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE seen (
+        function INTEGER NOT NULL, partition TEXT NOT NULL, source TEXT NOT NULL,
+        checksum INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (function, partition, source)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE outbox_normal (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TABLE outbox_high (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TABLE publishes (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TABLE dead_letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, checksum INTEGER NOT NULL, body BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE deployments (
+        function TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// Tables without which there is no store.
+const TABLES: [&str; 9] =
+    ["meta", "functions", "state", "seen", "outbox_normal", "outbox_high", "publishes", "dead_letters", "deployments"];
+
+/// Pages in the write-ahead log at which a commit also carries it over into the database: some 4 MB. Larger makes the
+/// pause of that one commit longer (at 4,096 pages 40 to 70 ms where this takes 10), and gains nothing that was measured.
+const CHECKPOINT_PAGES: i64 = 1_000;
+
+/// To what size in bytes the log's file is cut after it has grown beyond: four times what it has when nothing holds a
+/// checkpoint back, so that it is not cut and grown again all the time. A reader holds one back only for the length of
+/// one call, since none keeps a statement open between two.
+const LOG_BYTES: i64 = 4 * CHECKPOINT_PAGES * 4_096;
+
+/// How long a statement waits for a lock. Nobody of ours holds one for long; a person with a SQLite shell might.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Prepared statements kept for each connection; we have some 20.
+const STATEMENTS: usize = 32;
+
+/// The writer's connection, the store created or migrated where needed.
+pub(crate) fn open_writer(path: &Path) -> Result<Connection, Cause> {
+    let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    // Before anything is written: it may be somebody else's.
+    let version = check_identity(&connection)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Cause::NoWal(mode));
+    }
+    connection.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;
+         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {LOG_BYTES};"
+    ))?;
+    if version < MIGRATIONS.len() {
+        migrate(&mut connection, version)?;
+    }
+    check_tables(&connection)?;
+    Ok(connection)
+}
+
+/// A reader's connection to a store that is open.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, Cause> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.execute_batch("PRAGMA query_only = ON;")?;
+    Ok(connection)
+}
+
+fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Cause> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Without mapping, a bad sector is an error; with it, a signal. Cells are checked so that a damaged page is
+    // reported instead of believed.
+    connection.execute_batch("PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")?;
+    Ok(connection)
+}
+
+/// How many migrations the database has seen, if it is a store that we know.
+fn check_identity(connection: &Connection) -> Result<usize, Cause> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+    if (application, version) == (0, 0) && number("SELECT count(*) FROM sqlite_schema")? == 0 {
+        return Ok(0);
+    }
+    if application != APPLICATION_ID {
+        return Err(Cause::Foreign(application));
+    }
+    match usize::try_from(version) {
+        Ok(known) if (1..=MIGRATIONS.len()).contains(&known) => Ok(known),
+        Ok(0) | Err(_) => Err(Damage::Database(format!("its version is {version}")).into()),
+        Ok(_) => Err(Cause::Newer { found: version, known: MIGRATIONS.len() as i64 }),
+    }
+}
+
+/// Brings the tables up to date in one transaction, and gives a new database its epoch.
+fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in &MIGRATIONS[from..] {
+        transaction.execute_batch(migration)?;
+    }
+    if from == 0 {
+        let epoch = loop {
+            let drawn = getrandom::u64().map_err(Cause::Random)?;
+            if drawn != 0 {
+                break drawn;
+            }
+        };
+        set_meta(&transaction, "epoch", epoch)?;
+        set_meta(&transaction, "dead_letters", 0)?;
+        for queue in Queue::ALL {
+            set_meta(&transaction, queue.sql().table, 0)?;
+        }
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Whether all tables are there, and the small ones whole. The large ones are checked row by row, when they are read.
+/// Of `functions` this compares each name with its copy in the index: a name that changed would cost a function its
+/// state without a word.
+fn check_tables(connection: &Connection) -> Result<(), Cause> {
+    for table in TABLES {
+        let there = connection
+            .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1", [table], |_| Ok(()))
+            .optional()?;
+        if there.is_none() {
+            return Err(Damage::Database(format!("the table {table} is missing")).into());
+        }
+    }
+    for table in ["meta", "functions", "deployments"] {
+        let verdict: String =
+            connection.query_row(&format!("PRAGMA integrity_check('{table}')"), [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(Damage::Database(format!("the table {table}: {verdict}")).into());
+        }
+    }
+    Ok(())
+}
+
+/// A number of `meta`.
+pub(crate) fn meta(connection: &Connection, name: &str) -> Result<u64, Cause> {
+    let row: Option<(i64, u32)> = connection
+        .prepare_cached("SELECT value, checksum FROM meta WHERE name = ?1")?
+        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match row {
+        Some((value, checksum)) if checksum == meta_checksum(name, value) => Ok(rows::number(value)),
+        Some((value, _)) => {
+            Err(Damage::Database(format!("{value} is not the number that was stored for {name}")).into())
+        }
+        None => Err(Damage::Database(format!("the number {name} is missing")).into()),
+    }
+}
+
+/// Stores a number of `meta`.
+pub(crate) fn set_meta(connection: &Connection, name: &str, value: u64) -> Result<(), Cause> {
+    let value = rows::integer(value);
+    connection.prepare_cached("REPLACE INTO meta (name, checksum, value) VALUES (?1, ?2, ?3)")?.execute((
+        name,
+        meta_checksum(name, value),
+        value,
+    ))?;
+    Ok(())
+}
+
+fn meta_checksum(name: &str, value: i64) -> u32 {
+    rows::named_checksum(name, &value.to_le_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the promises rest on.
+    #[test]
+    fn connections_are_set_as_they_should_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let (writer, reader) = (open_writer(&path).unwrap(), open_reader(&path).unwrap());
+        let number = |connection: &Connection, name: &str| {
+            connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        let mode: String = writer.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+        assert_eq!((mode.as_str(), number(&writer, "synchronous")), ("wal", 2));
+        for connection in [&writer, &reader] {
+            assert_eq!(number(connection, "cell_size_check"), 1);
+        }
+        assert!(reader.execute_batch("DELETE FROM meta").is_err());
+    }
+}

@@ -1,0 +1,415 @@
+//! The one that writes.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use agent_core::FunctionId;
+use agent_core::effect::{Effect, Priority};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior};
+use sync_protocol::records::{Class, MAX_RANGE_RECORDS, StoreEpoch};
+
+use crate::error::{Cause, StoreError};
+use crate::queue::{Ends, Queue};
+use crate::reader::Reader;
+use crate::write::{MAX_RECORD_BYTES, Outcome, OutcomeResult, Write};
+use crate::{rows, schema};
+
+/// Most rows that one commit deletes from each queue. One range of the sync protocol, so that an outbox that is
+/// drained range by range never keeps a row longer than its answer; more would make a commit wait for the rest.
+pub const TRIM_ROWS: usize = MAX_RANGE_RECORDS;
+
+/// Most bytes that one commit deletes from each queue, a last row that passes it not counted: the pages of a large row
+/// are visited one by one. One body of the sync protocol, hence one range.
+pub const TRIM_BYTES: usize = sync_protocol::MAX_BODY_BYTES;
+
+/// The writing side of a gateway's store; there is one for each directory, and one thread uses it.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+    epoch: StoreEpoch,
+    position: Position,
+    // Bytes of the row that is being written, kept to be filled again.
+    scratch: Vec<u8>,
+    // Held for its lock; dropped last, after the connection.
+    _lock: File,
+}
+
+/// What the writer knows of the queues without asking; as of the last commit.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    // By `Queue::index`.
+    queues: [Ends; 3],
+    dead_letters: u64,
+}
+
+/// What there is after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The highest sequence ever given, by [`Class::number`]; 0: none yet. Higher than before: the uplink has something
+    /// to do.
+    pub records: [u64; 2],
+    /// The highest id of a publish ever given; 0: none yet. Higher than before: the dispatcher has something to do.
+    pub publishes: u64,
+    /// How many dead letters are stored.
+    pub dead_letters: u64,
+    /// How many rows that are done with are still stored, because a commit deletes at most [`TRIM_ROWS`] and
+    /// [`TRIM_BYTES`] of each queue. Later commits delete them, also empty ones.
+    pub leftover: u64,
+}
+
+impl Store {
+    /// Opens the store in `dir`, or creates the directory and in it a store with a new epoch. Migrates the store of an
+    /// older agent.
+    ///
+    /// # Errors
+    /// If another process has the store open ([`ErrorKind::Busy`](crate::ErrorKind::Busy)), if a newer agent wrote it
+    /// ([`ErrorKind::Newer`](crate::ErrorKind::Newer)), if the database's head, its small tables or an end of a queue
+    /// are damaged ([`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt)), or if the disk fails.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("store.db");
+        Self::open_file(dir, &path).map_err(|cause| cause.in_operation("open", &path))
+    }
+
+    fn open_file(dir: &Path, path: &Path) -> Result<Self, Cause> {
+        let file = |what| move |error| Cause::File { what, error };
+        create_directories(dir).map_err(file("its directory cannot be created"))?;
+        let lock = File::create(dir.join("lock")).map_err(file("the file \"lock\" beside it cannot be created"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Cause::Locked,
+            TryLockError::Error(error) => file("the file \"lock\" beside it cannot be locked")(error),
+        })?;
+        let connection = schema::open_writer(path)?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(file("its directory cannot be synced"))?;
+        let epoch = StoreEpoch(schema::meta(&connection, "epoch")?);
+        let [normal, high, publishes] = Queue::ALL.map(|queue| queue.check_ends(&connection));
+        let position =
+            Position { queues: [normal?, high?, publishes?], dead_letters: schema::meta(&connection, "dead_letters")? };
+        Ok(Self { connection, path: path.to_owned(), epoch, position, scratch: Vec::new(), _lock: lock })
+    }
+
+    /// The life of the store that its sequences and ids belong to; never 0.
+    pub fn epoch(&self) -> StoreEpoch {
+        self.epoch
+    }
+
+    /// A reader with a connection of its own, for another thread. It sees what was committed before each of its calls.
+    ///
+    /// # Errors
+    /// If the database cannot be opened once more.
+    pub fn reader(&self) -> Result<Reader, StoreError> {
+        Reader::open(&self.path)
+    }
+
+    /// The number of a function, given to it now if it has none yet.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn function(&mut self, name: &str) -> Result<FunctionId, StoreError> {
+        self.function_number(name)
+            .map(FunctionId)
+            .map_err(|cause| cause.in_operation("look up a function in", &self.path))
+    }
+
+    fn function_number(&self, name: &str) -> Result<u32, Cause> {
+        let known = self
+            .connection
+            .prepare_cached("SELECT id FROM functions WHERE name = ?1")?
+            .query_row([name], |row| row.get(0))
+            .optional()?;
+        match known {
+            Some(number) => Ok(number),
+            None => Ok(self
+                .connection
+                .prepare_cached("INSERT INTO functions (name) VALUES (?1) RETURNING id")?
+                .query_row([name], |row| row.get(0))?),
+        }
+    }
+
+    /// Stores all of these writes in this order in one transaction, and deletes some rows that are done with; on
+    /// return they are on the disk. On an error nothing of them is there, and the same store can be tried again.
+    ///
+    /// # Errors
+    /// If the disk is full or fails; if a write cannot be, such as a record above [`MAX_RECORD_BYTES`] or a mark beyond
+    /// the last record: [`StoreError::write`] says which one.
+    pub fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
+        let mut position = self.position;
+        let mut at = None;
+        match write_all(&mut self.connection, &mut self.scratch, &mut position, writes, &mut at) {
+            Ok(()) => {
+                self.position = position;
+                Ok(position.committed())
+            }
+            Err(cause) => Err(cause.in_operation("commit to", &self.path).at_write(at)),
+        }
+    }
+}
+
+fn write_all(
+    connection: &mut Connection,
+    scratch: &mut Vec<u8>,
+    position: &mut Position,
+    writes: &[Write],
+    at: &mut Option<usize>,
+) -> Result<(), Cause> {
+    let before = *position;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut group = Group::new(&transaction, scratch, position, &before)?;
+    for (index, write) in writes.iter().enumerate() {
+        *at = Some(index);
+        group.write(write)?;
+    }
+    *at = None;
+    group.finish()?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// A transaction while it is being written.
+struct Group<'a> {
+    transaction: &'a Transaction<'a>,
+    scratch: &'a mut Vec<u8>,
+    position: &'a mut Position,
+    before: &'a Position,
+    put: CachedStatement<'a>,
+    delete: CachedStatement<'a>,
+    seen: CachedStatement<'a>,
+    // By `Queue::index`.
+    insert: [CachedStatement<'a>; 3],
+}
+
+impl<'a> Group<'a> {
+    fn new(
+        transaction: &'a Transaction<'a>,
+        scratch: &'a mut Vec<u8>,
+        position: &'a mut Position,
+        before: &'a Position,
+    ) -> Result<Self, Cause> {
+        let [normal, high, publishes] = Queue::ALL.map(|queue| transaction.prepare_cached(queue.sql().insert));
+        Ok(Self {
+            put: transaction.prepare_cached(
+                "REPLACE INTO state (function, partition, key, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?,
+            delete: transaction
+                .prepare_cached("DELETE FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3")?,
+            seen: transaction.prepare_cached(
+                "REPLACE INTO seen (function, partition, source, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?,
+            insert: [normal?, high?, publishes?],
+            transaction,
+            scratch,
+            position,
+            before,
+        })
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), Cause> {
+        match write {
+            Write::Outcome(outcome) => self.outcome(outcome),
+            Write::Delivered { class, up_to } => self.done(Queue::Records(*class), *up_to),
+            Write::Published { up_to } => self.done(Queue::Publishes, *up_to),
+            Write::Deployment(function, Some(deployment)) => {
+                rows::write_deployment(self.scratch, deployment);
+                self.transaction
+                    .prepare_cached("REPLACE INTO deployments (function, checksum, value) VALUES (?1, ?2, ?3)")?
+                    .execute((function, rows::named_checksum(function, self.scratch), &*self.scratch))?;
+                Ok(())
+            }
+            Write::Deployment(function, None) => {
+                self.transaction.prepare_cached("DELETE FROM deployments WHERE function = ?1")?.execute([function])?;
+                Ok(())
+            }
+        }
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) -> Result<(), Cause> {
+        match &outcome.result {
+            OutcomeResult::Nothing => return Ok(()),
+            OutcomeResult::Effects(effects) => {
+                for effect in effects {
+                    self.effect(outcome, effect)?;
+                }
+            }
+            OutcomeResult::Dead(dead) => {
+                rows::write_dead_letter(self.scratch, outcome, dead);
+                self.transaction
+                    .prepare_cached("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
+                    .execute((rows::checksum(self.scratch), &*self.scratch))?;
+                self.position.dead_letters += 1;
+            }
+        }
+        if let Some((source, value)) = &outcome.seen {
+            let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
+            let checksum = rows::keyed_checksum(function, partition, source.as_bytes(), value);
+            self.seen.execute((function, partition, &**source, checksum, value))?;
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, outcome: &Outcome, effect: &Effect) -> Result<(), Cause> {
+        let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
+        match effect {
+            Effect::StatePut { key, value } => {
+                let checksum = rows::keyed_checksum(function, partition, key, value);
+                self.put.execute((function, partition, key, checksum, value))?;
+                Ok(())
+            }
+            Effect::StateDelete { key } => {
+                self.delete.execute((function, partition, key))?;
+                Ok(())
+            }
+            Effect::Emit { stream, body, priority } => {
+                rows::write_record(self.scratch, outcome, stream, body);
+                if self.scratch.len() > MAX_RECORD_BYTES {
+                    return Err(Cause::TooLarge {
+                        function: outcome.function_name.as_ref().into(),
+                        stream: stream.clone(),
+                        bytes: self.scratch.len(),
+                    });
+                }
+                self.append(Queue::Records(match priority {
+                    Priority::Normal => Class::Normal,
+                    Priority::High => Class::High,
+                }))
+            }
+            Effect::Publish { topic, payload, flags } => {
+                rows::write_publish(self.scratch, &outcome.event.device, topic, payload, *flags);
+                self.append(Queue::Publishes)
+            }
+        }
+    }
+
+    /// Puts what `scratch` holds at a queue's end.
+    fn append(&mut self, queue: Queue) -> Result<(), Cause> {
+        let last = &mut self.position.queues[queue.index()].last;
+        *last += 1;
+        self.insert[queue.index()].execute((rows::integer(*last), rows::checksum(self.scratch), &*self.scratch))?;
+        Ok(())
+    }
+
+    fn done(&mut self, queue: Queue, up_to: u64) -> Result<(), Cause> {
+        // What this very group adds cannot have left the gateway yet.
+        let last = self.before.queues[queue.index()].last;
+        if up_to > last {
+            return Err(Cause::Ahead { queue, up_to, last });
+        }
+        let ends = &mut self.position.queues[queue.index()];
+        ends.done = ends.done.max(up_to);
+        Ok(())
+    }
+
+    /// Stores the marks that moved, and deletes what is done with.
+    fn finish(self) -> Result<(), Cause> {
+        for queue in Queue::ALL {
+            let ends = &mut self.position.queues[queue.index()];
+            if ends.done != self.before.queues[queue.index()].done {
+                schema::set_meta(self.transaction, queue.sql().table, ends.done)?;
+            }
+            if ends.stored <= ends.done {
+                ends.stored = trim(self.transaction, queue, ends)?;
+            }
+        }
+        if self.position.dead_letters != self.before.dead_letters {
+            schema::set_meta(self.transaction, "dead_letters", self.position.dead_letters)?;
+        }
+        Ok(())
+    }
+}
+
+/// Deletes rows from the low end up to the mark, within the bounds; what then is the lowest.
+fn trim(transaction: &Transaction<'_>, queue: Queue, ends: &Ends) -> Result<u64, Cause> {
+    let (from, to) = (rows::integer(ends.stored), rows::integer(ends.done));
+    let mut sizes = transaction.prepare_cached(queue.sql().sizes)?;
+    let mut sizes = sizes.query((from, to, TRIM_ROWS as i64))?;
+    let (mut last, mut bytes) = (from, 0u64);
+    while bytes < TRIM_BYTES as u64
+        && let Some(row) = sizes.next()?
+    {
+        last = row.get(0)?;
+        bytes = bytes.saturating_add(rows::number(row.get(1)?));
+    }
+    drop(sizes);
+    transaction.prepare_cached(queue.sql().delete)?.execute((from, last))?;
+    Ok(rows::number(last) + 1)
+}
+
+/// Creates a directory and those above it so that a power cut cannot take them away again.
+fn create_directories(dir: &Path) -> io::Result<()> {
+    let missing = dir.ancestors().take_while(|dir| !dir.exists());
+    let parents: Vec<_> = missing.filter_map(Path::parent).collect();
+    fs::create_dir_all(dir)?;
+    for parent in parents {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+impl Position {
+    fn committed(&self) -> Committed {
+        let [normal, high, publishes] = self.queues;
+        let mut records = [0; 2];
+        records[usize::from(Class::Normal.number())] = normal.last;
+        records[usize::from(Class::High.number())] = high.last;
+        let leftover = self.queues.iter().map(|ends| (ends.done + 1).saturating_sub(ends.stored)).sum();
+        Committed { records, publishes: publishes.last, dead_letters: self.dead_letters, leftover }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agent_core::event::{Event, EventKind};
+    use sync_protocol::records::Stamp;
+
+    use super::*;
+    use crate::ErrorKind;
+
+    fn emit(function: FunctionId, bytes: usize) -> Write {
+        Write::Outcome(Outcome {
+            function,
+            function_name: "f".into(),
+            partition: "p".into(),
+            seen: None,
+            event: Event {
+                kind: EventKind::Mqtt,
+                device: "d".into(),
+                topic: "t".into(),
+                payload: Arc::new([]),
+                identity: None,
+                time_us: 0,
+            },
+            stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0 },
+            result: OutcomeResult::Effects(vec![Effect::Emit {
+                stream: "s".into(),
+                body: vec![1; bytes],
+                priority: Priority::Normal,
+            }]),
+        })
+    }
+
+    /// A database that may not grow answers as a full disk does.
+    #[test]
+    fn a_full_disk_takes_nothing_and_is_no_more_than_a_pause() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let function = store.function("f").unwrap();
+        store.commit(&[emit(function, 10)]).unwrap();
+        let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = |store: &Store, pages: i64| {
+            store.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+        };
+        limit(&store, pages + 2);
+        let error = store.commit(&[emit(function, 10), emit(function, 100_000)]).unwrap_err();
+        assert_eq!((error.kind(), error.write()), (ErrorKind::Full, Some(1)));
+        assert!(error.to_string().contains("store.db"), "{error}");
+        let mut reader = store.reader().unwrap();
+        assert_eq!(reader.outbox().unwrap().class(Class::Normal).next, 2);
+
+        limit(&store, 1 << 20);
+        assert_eq!(store.commit(&[emit(function, 100_000)]).unwrap().records, [2, 0]);
+        assert_eq!(reader.range(Class::Normal, 0, 10, usize::MAX).unwrap().records.len(), 2);
+    }
+}

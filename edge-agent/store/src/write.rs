@@ -1,0 +1,159 @@
+//! What is written, and what is read back.
+
+use std::sync::Arc;
+
+use agent_core::Event;
+use agent_core::effect::{Effects, PublishFlags};
+use agent_core::event::Payload;
+use serde::{Deserialize, Serialize};
+use sync_protocol::fleet::FunctionStatus;
+use sync_protocol::records::{Class, Stamp};
+
+use agent_core::FunctionId;
+
+/// The largest record, encoded, in bytes: with a request around it, it must fit into one body of the sync protocol, or
+/// it would stand in the way of all that come after it for good.
+pub const MAX_RECORD_BYTES: usize = sync_protocol::MAX_BODY_BYTES - 1024;
+
+/// One write of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A function handled an event, or could not.
+    Outcome(Outcome),
+    /// The control plane has every record of a class up to a sequence. Below what is known already it changes nothing;
+    /// beyond the last record of the commits before this one it is refused, so compare an answer with what was sent
+    /// first.
+    Delivered {
+        /// The class.
+        class: Class,
+        /// The sequence.
+        up_to: u64,
+    },
+    /// Every publish up to this id was taken by the broker. Below what is known already it changes nothing; beyond the
+    /// last publish of the commits before this one it is refused.
+    Published {
+        /// The id.
+        up_to: u64,
+    },
+    /// What runs of the function of this name; `None`: nothing any more.
+    Deployment(String, Option<Deployment>),
+}
+
+/// What came of giving an event to a function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The function.
+    pub function: FunctionId,
+    /// Its name.
+    pub function_name: Arc<str>,
+    /// The partition whose state it saw.
+    pub partition: Arc<str>,
+    /// The source, and the bytes of [`agent_core::dedup::Seen`] that now hold for it within function and partition.
+    /// `None` if the event has no identity.
+    pub seen: Option<(Arc<str>, Vec<u8>)>,
+    /// The event.
+    pub event: Event,
+    /// When the function ran.
+    pub stamp: Stamp,
+    /// What came of it.
+    pub result: OutcomeResult,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutcomeResult {
+    /// The effects of a run that succeeded.
+    Effects(Effects),
+    /// The event goes to the dead letters.
+    Dead(Dead),
+    /// The event is a duplicate: nothing is written, not even [`Outcome::seen`].
+    Nothing,
+}
+
+/// Why an event went to the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// Version of the function, as in its manifest.
+    pub version: String,
+    /// SHA-256 of the function's file.
+    pub digest: [u8; 32],
+    /// What sort of cause.
+    pub kind: DeadKind,
+    /// The cause, for a person, in one line: names the function and what failed.
+    pub reason: String,
+    /// More of it, such as a backtrace; may be empty.
+    pub detail: String,
+}
+
+/// What sort of cause brought an event to the dead letters. The order is that of the stored numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeadKind {
+    /// The function said that it failed.
+    Failed,
+    /// The run was ended: a trap, or a limit.
+    Trapped,
+    /// No function ran, for the event is from further back than is remembered, and may have been handled.
+    TooOld,
+    /// No function was given the event, for it is not what it claims to be.
+    Refused,
+}
+
+/// An event in the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Grows, and is never given twice.
+    pub id: u64,
+    /// Name of the function.
+    pub function: String,
+    /// The event.
+    pub event: Event,
+    /// When it came here.
+    pub stamp: Stamp,
+    /// Why.
+    pub dead: Dead,
+}
+
+/// A message to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// From 1, without gaps, in the order of the commits; never given twice in the life of a store epoch.
+    pub id: u64,
+    /// Who sent the event that it came from.
+    pub device: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Any bytes.
+    pub payload: Payload,
+    /// Quality of service and retain.
+    pub flags: PublishFlags,
+}
+
+/// What runs of a function, and what ran before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The latest deployment that was tried, whatever came of it; 0: the gateway's own configuration.
+    pub deployment: u64,
+    /// What came of it.
+    pub status: FunctionStatus,
+    /// The cause, for a person, where there is one; else empty.
+    pub detail: String,
+    /// What runs.
+    pub current: Option<Installed>,
+    /// What to go back to.
+    pub previous: Option<Installed>,
+    /// SHA-256 of the file that was tried last, if it was not taken or failed its trial.
+    pub refused: Option<[u8; 32]>,
+}
+
+/// A function as it was installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// The deployment that brought it.
+    pub deployment: u64,
+    /// SHA-256 of its file.
+    pub digest: [u8; 32],
+    /// Its version, as in its manifest; for people.
+    pub version: String,
+    /// Configuration that differs from the manifest's defaults: (key, value).
+    pub config: Vec<(String, String)>,
+}

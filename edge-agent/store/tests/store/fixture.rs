@@ -1,0 +1,116 @@
+//! Stores and writes to test with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use agent_core::effect::{Effect, Effects, Priority, PublishFlags};
+use agent_core::event::{Event, EventKind, Identity};
+use agent_store::{Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Reader, Store, Write};
+use rusqlite::Connection;
+use sync_protocol::records::{Class, Stamp};
+use tempfile::TempDir;
+
+pub(crate) struct Fixture {
+    pub(crate) dir: TempDir,
+    pub(crate) store: Store,
+    pub(crate) reader: Reader,
+    pub(crate) function: FunctionId,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, reader, function) = open(dir.path());
+        Self { dir, store, reader, function }
+    }
+
+    /// As after a restart of the agent.
+    pub(crate) fn reopen(self) -> Self {
+        let Self { dir, store, reader, .. } = self;
+        drop((store, reader));
+        let (store, reader, function) = open(dir.path());
+        Self { dir, store, reader, function }
+    }
+
+    /// A connection that may do what the store never would.
+    pub(crate) fn raw(&self) -> Connection {
+        raw(self.dir.path())
+    }
+
+    pub(crate) fn effects(&self, effects: Effects) -> Write {
+        outcome(self.function, OutcomeResult::Effects(effects))
+    }
+
+    pub(crate) fn emit(&self, class: Class, body: &[u8]) -> Write {
+        self.effects(vec![emit(class, body)])
+    }
+
+    pub(crate) fn bodies(&mut self, class: Class, after: u64) -> Vec<Vec<u8>> {
+        let range = self.reader.range(class, after, 10_000, usize::MAX).unwrap();
+        range.records.into_iter().map(|record| record.body).collect()
+    }
+}
+
+fn open(dir: &Path) -> (Store, Reader, FunctionId) {
+    let mut store = Store::open(dir).unwrap();
+    let reader = store.reader().unwrap();
+    let function = store.function("mean").unwrap();
+    (store, reader, function)
+}
+
+pub(crate) fn raw(dir: &Path) -> Connection {
+    Connection::open(dir.join("store.db")).unwrap()
+}
+
+pub(crate) fn emit(class: Class, body: &[u8]) -> Effect {
+    let priority = match class {
+        Class::Normal => Priority::Normal,
+        Class::High => Priority::High,
+    };
+    Effect::Emit { stream: "means".into(), body: body.into(), priority }
+}
+
+pub(crate) fn publish(topic: &str, payload: &[u8]) -> Effect {
+    Effect::Publish { topic: topic.into(), payload: payload.into(), flags: PublishFlags { qos: 1, retain: true } }
+}
+
+pub(crate) fn put(key: &[u8], value: &[u8]) -> Effect {
+    Effect::StatePut { key: key.into(), value: value.into() }
+}
+
+pub(crate) fn event() -> Event {
+    Event {
+        kind: EventKind::Mqtt,
+        device: "pump-7".into(),
+        topic: "plant/pump-7/temperature".into(),
+        payload: Arc::new(*b"21.5"),
+        identity: Some(Identity { source: "pump-7".into(), boot: 3, sequence: 9 }),
+        time_us: u64::MAX,
+    }
+}
+
+pub(crate) fn stamp() -> Stamp {
+    Stamp { wall_us: 1, monotonic_us: 2, boot: u64::MAX }
+}
+
+pub(crate) fn dead() -> Dead {
+    Dead {
+        version: "1.2.0".into(),
+        digest: [5; 32],
+        kind: DeadKind::Trapped,
+        reason: "function mean: out of fuel".into(),
+        detail: "at mean::handle".into(),
+    }
+}
+
+pub(crate) fn outcome(function: FunctionId, result: OutcomeResult) -> Write {
+    Write::Outcome(Outcome {
+        function,
+        function_name: "mean".into(),
+        partition: "pump-7".into(),
+        seen: None,
+        event: event(),
+        stamp: stamp(),
+        result,
+    })
+}

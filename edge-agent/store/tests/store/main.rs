@@ -1,0 +1,7 @@
+//! The store as the agent sees it, against a model, and against databases that are not as they should be.
+
+mod commit;
+mod damage;
+mod fixture;
+mod model;
+mod open;

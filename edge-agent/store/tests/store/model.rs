@@ -1,0 +1,263 @@
+//! Random commits, failures and restarts against a model that is nothing but maps.
+
+use std::collections::BTreeMap;
+
+use agent_core::effect::Effect;
+use agent_store::{Deployment, ErrorKind, OutcomeResult, Write};
+use proptest::prelude::*;
+use sync_protocol::fleet::FunctionStatus;
+use sync_protocol::records::Class;
+
+use crate::fixture::{Fixture, dead, emit, outcome, publish, put};
+
+const FUNCTIONS: [&str; 2] = ["mean", "alert"];
+const NAMES: [&str; 2] = ["a", "b"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Vec<Small>),
+    /// A group whose last write is refused.
+    Fail(Vec<Small>),
+    Reopen,
+}
+
+/// A write with small numbers for names.
+#[derive(Clone, Debug)]
+enum Small {
+    Run {
+        function: usize,
+        partition: usize,
+        seen: Option<(usize, u8)>,
+        effects: Vec<SmallEffect>,
+    },
+    Dead {
+        function: usize,
+    },
+    Nothing,
+    /// Up to this percentage of what waits.
+    Delivered(Class, u64),
+    Published(u64),
+    Deployed {
+        function: usize,
+        number: Option<u64>,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum SmallEffect {
+    Put(u8, u8, usize),
+    Delete(u8),
+    Emit(Class, u8, usize),
+    Publish(u8),
+}
+
+/// Function, partition, and key or source.
+type Key = (usize, usize, Vec<u8>);
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    state: BTreeMap<Key, Vec<u8>>,
+    seen: BTreeMap<Key, Vec<u8>>,
+    records: [Queue; 2],
+    publishes: Queue,
+    dead_letters: u64,
+    deployments: BTreeMap<String, u64>,
+}
+
+/// Every body that was ever put in, how many of them before the present group, and how many are done.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Queue {
+    bodies: Vec<Vec<u8>>,
+    settled: usize,
+    done: usize,
+}
+
+impl Queue {
+    fn advance(&mut self, percent: u64) -> u64 {
+        self.done += (self.settled - self.done) * percent as usize / 100;
+        self.done as u64
+    }
+}
+
+impl Model {
+    fn group(&mut self, it: &mut Fixture, group: &[Small]) -> Vec<Write> {
+        for queue in self.records.iter_mut().chain([&mut self.publishes]) {
+            queue.settled = queue.bodies.len();
+        }
+        group.iter().map(|write| self.apply(it, write)).collect()
+    }
+
+    /// Does what the write says, and says it in the store's words.
+    fn apply(&mut self, it: &mut Fixture, write: &Small) -> Write {
+        match write {
+            Small::Run { function, partition, seen, effects } => {
+                let mut listed = Vec::new();
+                for effect in effects {
+                    listed.push(self.effect(*function, *partition, effect));
+                }
+                let number = it.store.function(FUNCTIONS[*function]).unwrap();
+                let Write::Outcome(mut outcome) = outcome(number, OutcomeResult::Effects(listed)) else {
+                    unreachable!("an outcome was asked for");
+                };
+                outcome.partition = NAMES[*partition].into();
+                if let Some((source, value)) = seen {
+                    self.seen.insert((*function, *partition, NAMES[*source].into()), vec![*value]);
+                    outcome.seen = Some((NAMES[*source].into(), vec![*value]));
+                }
+                Write::Outcome(outcome)
+            }
+            Small::Dead { function } => {
+                self.dead_letters += 1;
+                outcome(it.store.function(FUNCTIONS[*function]).unwrap(), OutcomeResult::Dead(dead()))
+            }
+            Small::Nothing => outcome(it.function, OutcomeResult::Nothing),
+            Small::Delivered(class, percent) => {
+                let up_to = self.records[usize::from(class.number())].advance(*percent);
+                Write::Delivered { class: *class, up_to }
+            }
+            Small::Published(percent) => Write::Published { up_to: self.publishes.advance(*percent) },
+            Small::Deployed { function, number } => {
+                let name = FUNCTIONS[*function].to_owned();
+                match number {
+                    Some(number) => self.deployments.insert(name.clone(), *number),
+                    None => self.deployments.remove(&name),
+                };
+                Write::Deployment(name, number.map(deployment))
+            }
+        }
+    }
+
+    fn effect(&mut self, function: usize, partition: usize, effect: &SmallEffect) -> Effect {
+        match *effect {
+            SmallEffect::Put(key, value, size) => {
+                self.state.insert((function, partition, vec![key]), vec![value; size]);
+                put(&[key], &vec![value; size])
+            }
+            SmallEffect::Delete(key) => {
+                self.state.remove(&(function, partition, vec![key]));
+                Effect::StateDelete { key: vec![key] }
+            }
+            SmallEffect::Emit(class, value, size) => {
+                self.records[usize::from(class.number())].bodies.push(vec![value; size]);
+                emit(class, &vec![value; size])
+            }
+            SmallEffect::Publish(value) => {
+                self.publishes.bodies.push(vec![value]);
+                publish("t", &[value])
+            }
+        }
+    }
+
+    /// Whether the store holds what the model does, and nothing else.
+    fn compare(&self, it: &mut Fixture) -> Result<(), TestCaseError> {
+        for (index, name) in FUNCTIONS.iter().enumerate() {
+            let function = it.store.function(name).unwrap();
+            for (partition, partition_name) in NAMES.iter().enumerate() {
+                for key in 0..4u8 {
+                    let stored = it.reader.state(function, partition_name, &[key]).unwrap();
+                    prop_assert_eq!(stored.as_ref(), self.state.get(&(index, partition, vec![key])));
+                }
+                for source in NAMES {
+                    let stored = it.reader.seen(function, partition_name, source).unwrap();
+                    prop_assert_eq!(stored.as_ref(), self.seen.get(&(index, partition, source.into())));
+                }
+            }
+        }
+        let outbox = it.reader.outbox().unwrap();
+        for class in Class::ALL {
+            let queue = &self.records[usize::from(class.number())];
+            prop_assert_eq!(outbox.class(class).first, queue.done as u64 + 1);
+            prop_assert_eq!(outbox.class(class).next, queue.bodies.len() as u64 + 1);
+            prop_assert_eq!(outbox.class(class).count(), (queue.bodies.len() - queue.done) as u64);
+            for after in [0, queue.done / 2, queue.done, queue.bodies.len()] {
+                let from = after.max(queue.done);
+                prop_assert_eq!(it.bodies(class, after as u64), &queue.bodies[from..]);
+            }
+        }
+        let publishes = it.reader.publishes(0, 10_000).unwrap();
+        let ids: Vec<_> = publishes.iter().map(|publish| publish.id as usize).collect();
+        let payloads: Vec<_> = publishes.iter().map(|publish| publish.payload.to_vec()).collect();
+        prop_assert_eq!(ids, (self.publishes.done + 1..=self.publishes.bodies.len()).collect::<Vec<_>>());
+        prop_assert_eq!(payloads, &self.publishes.bodies[self.publishes.done..]);
+        prop_assert_eq!(it.reader.dead_letters(0, 10_000).unwrap().len() as u64, self.dead_letters);
+        prop_assert_eq!(it.reader.dead_letter_count().unwrap(), self.dead_letters);
+        let deployments: BTreeMap<_, _> =
+            it.reader.deployments().unwrap().into_iter().map(|(name, row)| (name, row.deployment)).collect();
+        prop_assert_eq!(&deployments, &self.deployments);
+        Ok(())
+    }
+}
+
+fn deployment(number: u64) -> Deployment {
+    Deployment {
+        deployment: number,
+        status: FunctionStatus::Running,
+        detail: String::new(),
+        current: None,
+        previous: None,
+        refused: None,
+    }
+}
+
+fn class() -> impl Strategy<Value = Class> {
+    prop_oneof![Just(Class::Normal), Just(Class::High)]
+}
+
+fn effect() -> impl Strategy<Value = SmallEffect> {
+    prop_oneof![
+        (0..4u8, any::<u8>(), 0..3000usize).prop_map(|(key, value, size)| SmallEffect::Put(key, value, size)),
+        (0..4u8).prop_map(SmallEffect::Delete),
+        (class(), any::<u8>(), 0..6000usize).prop_map(|(class, value, size)| SmallEffect::Emit(class, value, size)),
+        any::<u8>().prop_map(SmallEffect::Publish),
+    ]
+}
+
+fn small() -> impl Strategy<Value = Small> {
+    let seen = proptest::option::of((0..2usize, any::<u8>()));
+    prop_oneof![
+        6 => (0..2usize, 0..2usize, seen, proptest::collection::vec(effect(), 0..6)).prop_map(
+            |(function, partition, seen, effects)| Small::Run { function, partition, seen, effects }
+        ),
+        1 => (0..2usize).prop_map(|function| Small::Dead { function }),
+        1 => Just(Small::Nothing),
+        2 => (class(), 0..=100u64).prop_map(|(class, percent)| Small::Delivered(class, percent)),
+        1 => (0..=100u64).prop_map(Small::Published),
+        1 => (0..2usize, proptest::option::of(any::<u64>()))
+            .prop_map(|(function, number)| Small::Deployed { function, number }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let group = || proptest::collection::vec(small(), 0..8);
+    prop_oneof![4 => group().prop_map(Step::Commit), 2 => group().prop_map(Step::Fail), 1 => Just(Step::Reopen)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_is_what_the_model_says(steps in proptest::collection::vec(step(), 1..16)) {
+        let (mut it, mut model) = (Fixture::new(), Model::default());
+        for step in steps {
+            match step {
+                Step::Commit(group) => {
+                    let writes = model.group(&mut it, &group);
+                    let committed = it.store.commit(&writes).unwrap();
+                    let counts = model.records.each_ref().map(|queue| queue.bodies.len() as u64);
+                    prop_assert_eq!(committed.records, counts);
+                    prop_assert_eq!(committed.publishes, model.publishes.bodies.len() as u64);
+                    prop_assert_eq!((committed.dead_letters, committed.leftover), (model.dead_letters, 0));
+                }
+                Step::Fail(group) => {
+                    let mut forgotten = model.clone();
+                    let mut writes = forgotten.group(&mut it, &group);
+                    writes.push(Write::Published { up_to: u64::MAX });
+                    let error = it.store.commit(&writes).unwrap_err();
+                    prop_assert_eq!((error.kind(), error.write()), (ErrorKind::Other, Some(writes.len() - 1)));
+                }
+                Step::Reopen => it = it.reopen(),
+            }
+            model.compare(&mut it)?;
+        }
+    }
+}

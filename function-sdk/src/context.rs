@@ -1,0 +1,199 @@
+//! What a handler reads besides its event, and what it wants done.
+
+use std::str::{self, FromStr};
+
+use function_abi::{LogLevel, Priority, PublishFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::event::shown;
+#[cfg(target_family = "wasm")]
+use crate::guest::Host;
+use crate::payload::short_name;
+#[cfg(not(target_family = "wasm"))]
+use crate::testing::Host;
+use crate::{Error, Event, Result, ToBytes};
+
+/// The handler's view of the gateway.
+///
+/// Nothing here waits. Reads see this run's own writes. Effects (state, emit, publish) take place together after the
+/// handler returned `Ok`, or not at all; one that the manifest does not allow, or that is over a limit, ends the run.
+pub struct Context<'e> {
+    event: Event<'e>,
+    host: &'e mut Host,
+}
+
+impl<'e> Context<'e> {
+    pub(crate) fn new(event: Event<'e>, host: &'e mut Host) -> Self {
+        Self { event, host }
+    }
+
+    /// The event that this run is about.
+    pub fn event(&self) -> Event<'e> {
+        self.event
+    }
+
+    /// A configuration value, read as any type that can be parsed.
+    ///
+    /// # Errors
+    /// There is no such key in the manifest's `[config]`, or the value cannot be read as this type.
+    pub fn config<T: FromStr>(&mut self, key: &str) -> Result<T> {
+        self.config_opt(key)?.ok_or_else(|| {
+            Error::new(format_args!("there is no configuration value {key:?}; name it under [config] in function.toml"))
+        })
+    }
+
+    /// A configuration value that may be absent.
+    ///
+    /// # Errors
+    /// The value is there, but cannot be read as this type.
+    pub fn config_opt<T: FromStr>(&mut self, key: &str) -> Result<Option<T>> {
+        let Some(value) = self.host.config_get(key.as_bytes()) else { return Ok(None) };
+        match str::from_utf8(&value).ok().and_then(|text| text.parse().ok()) {
+            Some(value) => Ok(Some(value)),
+            None => Err(Error::new(format_args!(
+                "the configuration value {key:?} is \"{}\", which cannot be read as {}",
+                shown(&value),
+                short_name::<T>()
+            ))),
+        }
+    }
+
+    /// A state value as bytes.
+    pub fn state_get(&mut self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+        self.host.state_get(key.as_ref())
+    }
+
+    /// Effect: stores a state value.
+    pub fn state_put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.host.state_put(key.as_ref(), value.as_ref());
+    }
+
+    /// Effect: removes a state value; an absent one is no error.
+    pub fn state_delete(&mut self, key: impl AsRef<[u8]>) {
+        self.host.state_delete(key.as_ref());
+    }
+
+    /// A state value that [`Self::set_state`] stored.
+    ///
+    /// # Errors
+    /// The stored bytes are no `T`: an earlier version of the function stored another type under this key.
+    pub fn state<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
+        let Some(bytes) = self.host.state_get(key.as_bytes()) else { return Ok(None) };
+        postcard::from_bytes(&bytes).map(Some).map_err(|error| {
+            Error::new(format_args!(
+                "the state {key:?} ({} bytes) is no {}: {error}; did its type change? use a new key or read the old type",
+                bytes.len(),
+                short_name::<T>()
+            ))
+        })
+    }
+
+    /// Effect: stores a state value of any type, in postcard's encoding.
+    ///
+    /// # Errors
+    /// The value cannot be encoded.
+    pub fn set_state<T: Serialize>(&mut self, key: &str, value: &T) -> Result {
+        let bytes = postcard::to_allocvec(value)
+            .map_err(|error| Error::new(format_args!("the state {key:?} cannot be stored: {error}")))?;
+        self.host.state_put(key.as_bytes(), &bytes);
+        Ok(())
+    }
+
+    /// Effect: a record to a cloud stream.
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn emit(&mut self, stream: &str, body: &(impl ToBytes + ?Sized)) -> Result {
+        self.host.emit(stream, &body.to_bytes()?, Priority::Normal);
+        Ok(())
+    }
+
+    /// Effect: a record to a cloud stream that goes before all normal ones when the link is narrow.
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn emit_urgent(&mut self, stream: &str, body: &(impl ToBytes + ?Sized)) -> Result {
+        self.host.emit(stream, &body.to_bytes()?, Priority::High);
+        Ok(())
+    }
+
+    /// Effect: an MQTT message with QoS 1, not retained.
+    ///
+    /// # Errors
+    /// The payload cannot be encoded.
+    pub fn publish(&mut self, topic: &str, payload: &(impl ToBytes + ?Sized)) -> Result {
+        self.publish_with(topic, payload, PublishFlags { qos: 1, retain: false })
+    }
+
+    /// Effect: an MQTT message with the QoS and retain flag of one's choice.
+    ///
+    /// # Errors
+    /// The payload cannot be encoded, or the QoS is not 0, 1 or 2.
+    pub fn publish_with(&mut self, topic: &str, payload: &(impl ToBytes + ?Sized), flags: PublishFlags) -> Result {
+        if flags.qos > 2 {
+            return Err(Error::new(format_args!("QoS {} for {topic:?}; allowed are 0, 1 and 2", flags.qos)));
+        }
+        self.host.publish(topic, &payload.to_bytes()?, flags);
+        Ok(())
+    }
+
+    /// A log line: something failed.
+    pub fn error(&mut self, text: impl AsRef<str>) {
+        self.host.log(LogLevel::Error, text.as_ref());
+    }
+
+    /// A log line: something is odd.
+    pub fn warn(&mut self, text: impl AsRef<str>) {
+        self.host.log(LogLevel::Warn, text.as_ref());
+    }
+
+    /// A log line: something worth knowing happened.
+    pub fn info(&mut self, text: impl AsRef<str>) {
+        self.host.log(LogLevel::Info, text.as_ref());
+    }
+
+    /// A log line for whoever looks for a fault.
+    pub fn debug(&mut self, text: impl AsRef<str>) {
+        self.host.log(LogLevel::Debug, text.as_ref());
+    }
+
+    /// A random value: `cx.random::<u64>()`. The gateway keeps the seed, so that a run can be replayed.
+    pub fn random<T: Random>(&mut self) -> T {
+        T::from_random(|bytes| self.host.random_fill(bytes))
+    }
+}
+
+/// What [`Context::random`] can make.
+pub trait Random {
+    /// Makes a value of the random bytes that `fill` writes.
+    fn from_random(fill: impl FnMut(&mut [u8])) -> Self;
+}
+
+impl<const N: usize> Random for [u8; N] {
+    fn from_random(mut fill: impl FnMut(&mut [u8])) -> Self {
+        let mut bytes = [0; N];
+        fill(&mut bytes);
+        bytes
+    }
+}
+
+impl Random for u32 {
+    fn from_random(fill: impl FnMut(&mut [u8])) -> Self {
+        Self::from_le_bytes(Random::from_random(fill))
+    }
+}
+
+impl Random for u64 {
+    fn from_random(fill: impl FnMut(&mut [u8])) -> Self {
+        Self::from_le_bytes(Random::from_random(fill))
+    }
+}
+
+/// At least 0, less than 1, evenly spread.
+impl Random for f64 {
+    fn from_random(fill: impl FnMut(&mut [u8])) -> Self {
+        // The 53 bits that a mantissa holds.
+        (u64::from_random(fill) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

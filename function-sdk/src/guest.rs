@@ -1,0 +1,127 @@
+//! The module's side of the contract: the imports, the two exports, and all unsafe code of this crate.
+#![allow(unsafe_code, reason = "pointers cross the boundary between module and gateway here, and nowhere else")]
+
+use std::alloc::{Layout, alloc, handle_alloc_error};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use function_abi::{ABSENT, EVENT_ALIGN, LogLevel, Priority, PublishFlags};
+
+use crate::{Context, Event, Result};
+
+mod imports {
+    #[link(wasm_import_module = "edge_v1")]
+    unsafe extern "C" {
+        pub(super) fn config_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
+        pub(super) fn state_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
+        pub(super) fn random_fill(out: *mut u8, out_len: usize);
+        pub(super) fn state_put(key: *const u8, key_len: usize, value: *const u8, value_len: usize);
+        pub(super) fn state_delete(key: *const u8, key_len: usize);
+        pub(super) fn emit(stream: *const u8, stream_len: usize, body: *const u8, body_len: usize, priority: i32);
+        pub(super) fn publish(topic: *const u8, topic_len: usize, payload: *const u8, payload_len: usize, flags: i32);
+        pub(super) fn log(level: i32, text: *const u8, text_len: usize);
+        pub(super) fn fail(text: *const u8, text_len: usize) -> !;
+    }
+}
+
+/// Room that a value is read into at first; most are shorter, and a longer one costs a second call.
+const FIRST_ROOM: usize = 256;
+
+/// The gateway, as the imports show it.
+pub(crate) struct Host;
+
+impl Host {
+    pub(crate) fn config_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: the key is a live slice; `read` passes memory that it owns.
+        read(|out, cap| unsafe { imports::config_get(key.as_ptr(), key.len(), out, cap) })
+    }
+
+    pub(crate) fn state_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: as above.
+        read(|out, cap| unsafe { imports::state_get(key.as_ptr(), key.len(), out, cap) })
+    }
+
+    pub(crate) fn random_fill(&mut self, out: &mut [u8]) {
+        // SAFETY: the gateway writes `len` bytes to a live slice that nobody else holds.
+        unsafe { imports::random_fill(out.as_mut_ptr(), out.len()) }
+    }
+
+    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8]) {
+        // SAFETY: the gateway only reads from the two live slices.
+        unsafe { imports::state_put(key.as_ptr(), key.len(), value.as_ptr(), value.len()) }
+    }
+
+    pub(crate) fn state_delete(&mut self, key: &[u8]) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::state_delete(key.as_ptr(), key.len()) }
+    }
+
+    pub(crate) fn emit(&mut self, stream: &str, body: &[u8], priority: Priority) {
+        // SAFETY: the gateway only reads from the two live slices.
+        unsafe { imports::emit(stream.as_ptr(), stream.len(), body.as_ptr(), body.len(), priority as i32) }
+    }
+
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], flags: PublishFlags) {
+        // SAFETY: the gateway only reads from the two live slices.
+        unsafe { imports::publish(topic.as_ptr(), topic.len(), payload.as_ptr(), payload.len(), flags.to_i32()) }
+    }
+
+    pub(crate) fn log(&mut self, level: LogLevel, text: &str) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::log(level as i32, text.as_ptr(), text.len()) }
+    }
+}
+
+fn fail(text: &str) -> ! {
+    // SAFETY: the gateway only reads from the live slice, and does not return.
+    unsafe { imports::fail(text.as_ptr(), text.len()) }
+}
+
+/// Calls a reading import, again with more room if the value is longer than the first room.
+fn read(import: impl Fn(*mut u8, usize) -> i32) -> Option<Vec<u8>> {
+    let mut value = Vec::with_capacity(FIRST_ROOM);
+    loop {
+        let answer = import(value.as_mut_ptr(), value.capacity());
+        if answer == ABSENT {
+            return None;
+        }
+        let len = answer as u32 as usize;
+        if len <= value.capacity() {
+            // SAFETY: the gateway wrote `len` bytes, for they fit.
+            unsafe { value.set_len(len) };
+            return Some(value);
+        }
+        value.reserve_exact(len);
+    }
+}
+
+/// Where the event block is, and how long; length 0: there is none yet.
+static BLOCK: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
+/// Room for the event block. It is never freed: the instance ends with the run.
+#[unsafe(no_mangle)]
+extern "C" fn edge_alloc(len: usize) -> *mut u8 {
+    let Ok(layout) = Layout::from_size_align(len.max(1), EVENT_ALIGN as usize) else { fail("an event of 2 GiB") };
+    // SAFETY: the layout is not empty.
+    let block = unsafe { alloc(layout) };
+    if block.is_null() {
+        handle_alloc_error(layout);
+    }
+    BLOCK.0.store(block as usize, Relaxed);
+    BLOCK.1.store(len, Relaxed);
+    block
+}
+
+/// Runs the handler: what the export `edge_handle` does.
+pub fn handle(event: usize, len: usize, handler: fn(&mut Context<'_>) -> Result) -> i32 {
+    std::panic::set_hook(Box::new(|panic| fail(&panic.to_string())));
+    if event != BLOCK.0.load(Relaxed) || len > BLOCK.1.load(Relaxed) {
+        fail("edge_handle was called with another block than edge_alloc gave");
+    }
+    // SAFETY: just checked to be the block of `edge_alloc`, which lives as long as the instance; the gateway wrote it
+    // and does not write while the module runs, and nothing in the module ever does.
+    let block: &'static [u8] = unsafe { std::slice::from_raw_parts(event as *const u8, len) };
+    match Event::from_block(block).and_then(|event| handler(&mut Context::new(event, &mut Host))) {
+        Ok(()) => 0,
+        Err(error) => fail(&error.to_string()),
+    }
+}

@@ -1,0 +1,282 @@
+//! Tests of a function as plain Rust: a gateway in memory, without Wasm, network or clock.
+//!
+//! ```
+//! use function_sdk::{Context, Result, function, testing::Gateway};
+//!
+//! #[function]
+//! fn on_text(text: &str, cx: &mut Context) -> Result {
+//!     let count = cx.state::<u32>("count")?.unwrap_or(0) + 1;
+//!     cx.set_state("count", &count)?;
+//!     cx.emit("texts", &format!("{count}: {text}"))
+//! }
+//!
+//! let mut gateway = Gateway::new(on_text_handler);
+//! gateway.event("dev-1", "texts/a", "hello").expect_ok();
+//! let run = gateway.event("dev-1", "texts/a", "world").expect_ok();
+//! assert_eq!(run.emitted[0].text(), "2: world");
+//! // State belongs to the device, unless the manifest says otherwise.
+//! assert_eq!(gateway.event("dev-2", "texts/a", "hi").emitted[0].text(), "1: hi");
+//! // What is no text fails the run, and a failed run leaves nothing behind.
+//! let run = gateway.event("dev-1", "texts/a", b"\xff");
+//! assert!(run.result.unwrap_err().contains("not a text in UTF-8") && run.emitted.is_empty());
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
+use function_package::{Manifest, Partition, Trigger};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Context, Event, Identity, Result};
+
+mod host;
+
+pub(crate) use host::Host;
+use host::{Trap, matches};
+
+/// When the first event arrives, if nothing else is said: 2023-11-14 22:13:20 UTC, in microseconds.
+const FIRST_TIME_US: u64 = 1_700_000_000_000_000;
+
+/// A gateway in memory that runs one function.
+///
+/// State stays from event to event, as on a gateway. The clock begins in November 2023 and moves a second with each
+/// event; random numbers are the same in every test run.
+pub struct Gateway {
+    handler: fn(&mut Context<'_>) -> Result,
+    manifest: Option<Manifest>,
+    overrides: BTreeMap<String, String>,
+    /// By partition and key.
+    state: BTreeMap<String, State>,
+    sequences: BTreeMap<String, u64>,
+    time_us: u64,
+    random: u64,
+}
+
+/// The values of one partition.
+pub(crate) type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What came of one event.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Nothing, or why the run failed: the handler's error, a panic, or an effect that is not allowed.
+    pub result: Result<(), String>,
+    /// Records, in order; none if the run failed.
+    pub emitted: Vec<Emitted>,
+    /// MQTT messages, in order; none if the run failed.
+    pub published: Vec<Published>,
+    /// Log lines, also of a failed run.
+    pub logs: Vec<(LogLevel, String)>,
+}
+
+/// A record to a cloud stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// The stream.
+    pub stream: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Which records go first.
+    pub priority: Priority,
+}
+
+/// An MQTT message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The topic.
+    pub topic: String,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// QoS and retain.
+    pub flags: PublishFlags,
+}
+
+impl Gateway {
+    /// A gateway for the handler that `#[function]` made: `NAME_handler`. Without a manifest everything is allowed and
+    /// state belongs to the device.
+    pub fn new(handler: fn(&mut Context<'_>) -> Result) -> Self {
+        Self {
+            handler,
+            manifest: None,
+            overrides: BTreeMap::new(),
+            state: BTreeMap::new(),
+            sequences: BTreeMap::new(),
+            time_us: FIRST_TIME_US,
+            random: 0x9e37_79b9_7f4a_7c15,
+        }
+    }
+
+    /// Takes triggers, limits, partition, what is allowed and the configuration's defaults from the text of a
+    /// `function.toml`: `.manifest(include_str!("../function.toml"))`.
+    ///
+    /// # Panics
+    /// The manifest has mistakes; all are named.
+    pub fn manifest(mut self, text: &str) -> Self {
+        match Manifest::parse("function.toml", text) {
+            Ok(manifest) => self.manifest = Some(manifest),
+            Err(mistakes) => panic!("{mistakes}"),
+        }
+        self
+    }
+
+    /// Sets a configuration value, as a deployment does.
+    pub fn config(mut self, key: &str, value: impl Display) -> Self {
+        self.overrides.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Sets the time at which the next event arrives, microseconds since 1970-01-01 UTC.
+    pub fn set_time_us(&mut self, time_us: u64) {
+        self.time_us = time_us;
+    }
+
+    /// Lets an event with a JSON payload arrive.
+    ///
+    /// # Panics
+    /// As [`Self::event`], and if the value cannot be written as JSON.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn json(&mut self, device: &str, topic: &str, value: &impl Serialize) -> Run {
+        let payload = serde_json::to_vec(value).expect("the test's value can be written as JSON");
+        self.event(device, topic, payload)
+    }
+
+    /// Lets an event arrive.
+    ///
+    /// # Panics
+    /// The test itself is wrong: no trigger of the manifest matches the topic, or a configuration value that
+    /// [`Self::config`] set is not one of the manifest's.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn event(&mut self, device: &str, topic: &str, payload: impl AsRef<[u8]>) -> Run {
+        self.check_trigger(topic);
+        let sequence = self.sequences.entry(device.to_owned()).or_default();
+        *sequence += 1;
+        let event = Event {
+            kind: EventKind::Mqtt,
+            device,
+            topic,
+            payload: payload.as_ref(),
+            time_us: self.time_us,
+            identity: Some(Identity { boot: 1, sequence: *sequence }),
+        };
+        self.time_us += 1_000_000;
+
+        let partition = self.partition(device, topic);
+        let state = self.state.get(&partition).cloned().unwrap_or_default();
+        let limits = self.manifest.as_ref().map(|manifest| manifest.limits).unwrap_or_default();
+        let allow = self.manifest.as_ref().map(|manifest| manifest.allow.clone());
+        let mut host = Host::new(self.resolved_config(), state, limits, allow, self.random);
+
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.handler)(&mut Context::new(event, &mut host))));
+        let result = match outcome {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(cause) => Err(match cause.downcast::<Trap>() {
+                Ok(trap) => trap.0,
+                Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+            }),
+        };
+        self.random = host.random;
+        if result.is_err() {
+            return Run { result, emitted: Vec::new(), published: Vec::new(), logs: host.logs };
+        }
+        self.state.insert(partition, host.state);
+        Run { result, emitted: host.emitted, published: host.published, logs: host.logs }
+    }
+
+    /// A typed state value as the function would see it in an event of this device and topic.
+    ///
+    /// # Panics
+    /// The stored bytes are no `T`.
+    pub fn state<T: DeserializeOwned>(&self, device: &str, topic: &str, key: &str) -> Option<T> {
+        let bytes = self.state.get(&self.partition(device, topic))?.get(key.as_bytes())?;
+        Some(postcard::from_bytes(bytes).unwrap_or_else(|error| panic!("the state {key:?} is another type: {error}")))
+    }
+
+    fn partition(&self, device: &str, topic: &str) -> String {
+        match self.manifest.as_ref().map_or(Partition::Device, |manifest| manifest.partition) {
+            Partition::Device => device.to_owned(),
+            Partition::Topic => topic.to_owned(),
+            Partition::Function => String::new(),
+        }
+    }
+
+    fn check_trigger(&self, topic: &str) {
+        let Some(manifest) = &self.manifest else { return };
+        let fits = |trigger: &Trigger| match trigger {
+            Trigger::Mqtt { filter } => matches(filter, topic),
+            _ => false,
+        };
+        assert!(
+            manifest.triggers.iter().any(fits),
+            "no trigger of {} matches the topic {topic:?}: {:?}",
+            manifest.name,
+            manifest.triggers
+        );
+    }
+
+    fn resolved_config(&self) -> BTreeMap<String, String> {
+        match &self.manifest {
+            Some(manifest) => manifest.config_with(&self.overrides).unwrap_or_else(|error| panic!("{error}")),
+            None => self.overrides.clone(),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("with a value that is no text")
+}
+
+impl Run {
+    /// The run itself, if it succeeded.
+    ///
+    /// # Panics
+    /// It failed; the message says why.
+    pub fn expect_ok(self) -> Self {
+        if let Err(message) = &self.result {
+            panic!("the run failed: {message}");
+        }
+        self
+    }
+}
+
+impl Emitted {
+    /// The body as a text.
+    ///
+    /// # Panics
+    /// It is not UTF-8.
+    pub fn text(&self) -> &str {
+        str::from_utf8(&self.body).expect("the body is UTF-8")
+    }
+
+    /// The body read as JSON.
+    ///
+    /// # Panics
+    /// It is not the JSON of a `T`.
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        read_json(&self.body)
+    }
+}
+
+impl Published {
+    /// The payload as a text.
+    ///
+    /// # Panics
+    /// It is not UTF-8.
+    pub fn text(&self) -> &str {
+        str::from_utf8(&self.payload).expect("the payload is UTF-8")
+    }
+
+    /// The payload read as JSON.
+    ///
+    /// # Panics
+    /// It is not the JSON of a `T`.
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        read_json(&self.payload)
+    }
+}
+
+fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> T {
+    serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(bytes)))
+}

@@ -1,0 +1,149 @@
+//! The gateway's side of one run, in memory.
+
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+
+use function_abi::{LogLevel, Priority, PublishFlags};
+use function_package::{Allow, Limits, check_stream_name};
+
+use super::{Emitted, Published, State};
+
+/// Why a run ended in the middle; thrown, since an effect that is not allowed does not return on a gateway either.
+pub(super) struct Trap(pub(super) String);
+
+/// What the handler sees of the gateway.
+pub(crate) struct Host {
+    config: BTreeMap<String, String>,
+    limits: Limits,
+    /// `None`: there is no manifest, and everything is allowed.
+    allow: Option<Allow>,
+    pub(super) state: State,
+    pub(super) random: u64,
+    pub(super) emitted: Vec<Emitted>,
+    pub(super) published: Vec<Published>,
+    pub(super) logs: Vec<(LogLevel, String)>,
+    effects: u32,
+    output: usize,
+}
+
+fn trap(message: String) -> ! {
+    // Not `panic!`, which would write to the test's output.
+    resume_unwind(Box::new(Trap(message)))
+}
+
+impl Host {
+    pub(super) fn new(
+        config: BTreeMap<String, String>,
+        state: State,
+        limits: Limits,
+        allow: Option<Allow>,
+        random: u64,
+    ) -> Self {
+        Self {
+            config,
+            limits,
+            allow,
+            state,
+            random,
+            emitted: Vec::new(),
+            published: Vec::new(),
+            logs: Vec::new(),
+            effects: 0,
+            output: 0,
+        }
+    }
+
+    pub(crate) fn config_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        self.config.get(str::from_utf8(key).ok()?).map(|value| value.clone().into_bytes())
+    }
+
+    pub(crate) fn state_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        self.state.get(key).cloned()
+    }
+
+    pub(crate) fn random_fill(&mut self, out: &mut [u8]) {
+        for byte in out {
+            // Xorshift (Marsaglia, 2003): the same numbers in every test run.
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            *byte = self.random.to_le_bytes()[7];
+        }
+    }
+
+    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8]) {
+        let most = kib(self.limits.state_value_kib);
+        if value.len() > most {
+            let key = key.escape_ascii();
+            trap(format!("state_put: the value of \"{key}\" has {} bytes; allowed are {most}", value.len()));
+        }
+        self.count(key.len() + value.len());
+        self.state.insert(key.to_vec(), value.to_vec());
+    }
+
+    pub(crate) fn state_delete(&mut self, key: &[u8]) {
+        self.count(key.len());
+        self.state.remove(key);
+    }
+
+    pub(crate) fn emit(&mut self, stream: &str, body: &[u8], priority: Priority) {
+        if let Err(error) = check_stream_name(stream) {
+            trap(format!("emit: {stream:?}: {error}"));
+        }
+        if self.allow.as_ref().is_some_and(|allow| !allow.stream(stream)) {
+            trap(format!("emit: the stream {stream:?} is not allowed; name it in function.toml under [allow] streams"));
+        }
+        self.count(stream.len() + body.len());
+        self.emitted.push(Emitted { stream: stream.to_owned(), body: body.to_vec(), priority });
+    }
+
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], flags: PublishFlags) {
+        if topic.is_empty() || topic.contains(['+', '#', '\0']) {
+            trap(format!("publish: {topic:?} is no topic: it is empty or holds a wildcard or U+0000"));
+        }
+        let allowed = |allow: &Allow| allow.publish.iter().any(|filter| matches(filter, topic));
+        if !self.allow.as_ref().is_none_or(allowed) {
+            trap(format!(
+                "publish: the topic {topic:?} is not allowed; name it in function.toml under [allow] publish"
+            ));
+        }
+        self.count(topic.len() + payload.len());
+        self.published.push(Published { topic: topic.to_owned(), payload: payload.to_vec(), flags });
+    }
+
+    pub(crate) fn log(&mut self, level: LogLevel, text: &str) {
+        self.logs.push((level, text.to_owned()));
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.effects += 1;
+        self.output += bytes;
+        if self.effects > self.limits.effects {
+            trap(format!("more than {} effects in one run", self.limits.effects));
+        }
+        if self.output > kib(self.limits.output_kib) {
+            trap(format!("more than {} KiB of effects in one run", self.limits.output_kib));
+        }
+    }
+}
+
+fn kib(count: u32) -> usize {
+    count as usize * 1024
+}
+
+/// Whether a topic filter matches a topic (MQTT 5.0, section 4.7).
+pub(super) fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut names = topic.split('/');
+    for level in filter.split('/') {
+        match (level, names.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (wanted, Some(name)) if wanted == name => {}
+            _ => return false,
+        }
+    }
+    names.next().is_none()
+}
