@@ -13,7 +13,7 @@
 //! to the application a second time; it must recognise it by an identity of its own.
 //!
 //! # What is not here
-//! TLS, access rules for topics, extended authentication (AUTH is refused with 0x8C), and bridges.
+//! TLS, access rules for topics, extended authentication (a CONNECT that asks for it is refused with 0x8C), and bridges.
 //!
 //! # Map
 //! Pure, without sockets and clocks: `wire` and `encode` (bytes ⇄ packets), `handshake` (CONNECT), `inflight` (publishes

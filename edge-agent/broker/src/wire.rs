@@ -111,9 +111,9 @@ impl Frame {
     /// What cannot be seen any more in the decoded packet.
     fn check_before(&self, version: ProtocolVersion) -> Result<(), Violation> {
         if self.header.packet_type == PacketType::Auth {
-            // No authentication method was agreed on, so there is nothing to exchange [MQTT-4.12.0-6].
-            let cause = "AUTH, but no extended authentication is offered";
-            return Err(Violation::new(ReasonCode::BadAuthenticationMethod, cause));
+            // A CONNECT with an authentication method was refused, so there is nothing to exchange [MQTT-4.12.0-7]. Reason
+            // code 0x8C (bad authentication method) does not belong in a DISCONNECT (section 3.14.2.1).
+            return Err(Violation::protocol("AUTH, but no extended authentication is offered"));
         }
         if version == ProtocolVersion::V5 {
             return Ok(());
@@ -304,7 +304,7 @@ mod tests {
             (&[0x30, 7, 0, 1, b'a', 3, 0x23, 0, 0], V5, R::TopicAliasInvalid),
             (&[0x30, 6, 0, 1, b'a', 2, 0x01, 2], V5, R::ProtocolError), // payload format 2
             (&[0x30, 6, 0, 1, b'a', 2, 0x7f, 2], V5, R::MalformedPacket), // unknown property
-            (&[0xf0, 0], V5, R::BadAuthenticationMethod),
+            (&[0xf0, 0], V5, R::ProtocolError),
         ] {
             assert_eq!(reason(bytes, version), expected, "{bytes:x?}");
         }

@@ -144,7 +144,8 @@ async fn a_qos_2_message_is_given_to_the_application_once() {
         subscriber.quiet().await;
         assert!(server.nothing_inbound());
         client.publish(qos_2("t", 7, "another")).await;
-        assert_eq!(server.inbound().await.payload, "another");
+        let another = server.inbound().await;
+        assert_eq!(another.payload, "another");
         client.send(&PubRelPacket::new(99)).await;
         let Some(Packet::PubComp(ack)) = client.next().await else { panic!("no PUBCOMP") };
         let expected = if version == 5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };

@@ -45,7 +45,7 @@ async fn malformed_packets() {
     refused("QoS 3", &[0x36, 5, 0, 1, b'a', 0, 1], &[0x36, 6, 0, 1, b'a', 0, 1, 0], R::MalformedPacket).await;
     refused("identifier 0", &[0x32, 5, 0, 1, b'a', 0, 0], &[0x32, 6, 0, 1, b'a', 0, 0, 0], R::ProtocolError).await;
     refused("a cut string", &[0x30, 3, 0, 9, b'a'], &[0x30, 3, 0, 9, b'a'], R::MalformedPacket).await;
-    same("AUTH", &[0xf0, 0], R::BadAuthenticationMethod).await;
+    same("AUTH", &[0xf0, 0], R::ProtocolError).await;
     refused("no filter", &[0x82, 2, 0, 1], &[0x82, 3, 0, 1, 0], R::MalformedPacket).await;
 }
 

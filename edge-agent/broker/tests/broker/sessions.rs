@@ -50,7 +50,7 @@ async fn an_absent_client_gets_its_messages_later_up_to_the_bound() {
         for number in 4..8 {
             server.handle.publish("t", Bytes::from(number.to_string()), QoS::AtLeastOnce, false).unwrap();
         }
-        assert_eq!(server.handle.stats().dropped, 4);
+        assert_eq!(server.handle.stats().dropped, 3);
         let (mut client, present) = Client::persistent(server.address, version, "client", false).await;
         assert!(present);
         let got = [client.message().await, client.message().await, client.message().await];
