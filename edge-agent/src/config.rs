@@ -123,7 +123,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It holds mistakes; each has a line of its own.
-    #[error("{0}")]
+    #[error(transparent)]
     Mistakes(#[from] Mistakes),
 }
 
@@ -171,13 +171,17 @@ fn gateway(t: &mut Table<'_, '_>, base: &Path) -> Option<Gateway> {
 }
 
 fn mqtt(t: &mut Table<'_, '_>) -> Option<Mqtt> {
+    // Whether they are there at all, mistakes or not.
+    let (mut listens, mut connects) = (false, false);
     let listen = t.optional_table("listen", |t| {
+        listens = true;
         let address = t.required("address", address());
         let users = t.table("users", |t| Some(t.entries(10_000, |_| Ok(()), password())));
         let max_packet_bytes = t.optional("max_packet_bytes", packet_bytes()).unwrap_or(DEFAULT_PACKET_BYTES);
         Some(Listen { address: address?, users: users?, max_packet_bytes })
     });
     let connect = t.optional_table("connect", |t| {
+        connects = true;
         let host = t.required("host", text(1..=253));
         let port = t.optional("port", integer(1..=65_535)).unwrap_or(1883);
         // 23 characters is what every MQTT 3.1.1 broker must take (section 3.1.3.1); longer ones are common.
@@ -192,18 +196,16 @@ fn mqtt(t: &mut Table<'_, '_>) -> Option<Mqtt> {
         let login = user.map(|user| (user, password.unwrap_or(Secret(String::new()))));
         Some(Connect { host: host?, port, client_id: client_id?, login, device_level, max_packet_bytes })
     });
-    match (listen, connect) {
-        (Some(listen), None) => Some(Mqtt::Listen(listen)),
-        (None, Some(connect)) => Some(Mqtt::Connect(connect)),
-        (Some(_), Some(_)) => {
-            t.mistake("connect", "stands beside \"listen\"; an agent has its own broker or uses another one, not both");
-            None
-        }
-        (None, None) => {
-            t.mistake("", "needs [mqtt.listen] with \"address\" for the gateway's own broker, or [mqtt.connect] with \"host\" and \"client_id\" for another one");
-            None
-        }
+    if listens && connects {
+        t.mistake("connect", "stands beside \"listen\"; an agent has its own broker or uses another one, not both");
+    } else if !listens && !connects {
+        t.mistake(
+            "",
+            "needs [mqtt.listen] with \"address\" for the gateway's own broker, or [mqtt.connect] with \"host\" and \
+             \"client_id\" for another one",
+        );
     }
+    listen.map(Mqtt::Listen).or(connect.map(Mqtt::Connect))
 }
 
 fn cloud(t: &mut Table<'_, '_>, base: &Path) -> Option<Cloud> {
@@ -237,4 +239,63 @@ fn address() -> checked::Rule<impl Fn(&checked::Value<'_>) -> Result<SocketAddr,
 
 fn password() -> checked::Rule<impl Fn(&checked::Value<'_>) -> Result<Secret, String>> {
     parsed("a text in quotes", |value: &str| Ok::<_, String>(Secret(value.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(toml: &str) -> String {
+        Config::parse("agent.toml", toml, Path::new("/etc/agent"))
+            .err()
+            .map_or(String::new(), |error| error.to_string())
+    }
+
+    #[test]
+    fn the_least_that_is_needed_is_enough() {
+        let toml = "[gateway]\ndata_dir = \"data\"\n[mqtt.listen]\naddress = \"127.0.0.1:1883\"";
+        let config = Config::parse("agent.toml", toml, Path::new("/etc/agent")).unwrap();
+        assert_eq!(config.gateway.data_dir, Path::new("/etc/agent/data"));
+        assert!(matches!(config.mqtt, Mqtt::Listen(listen) if listen.max_packet_bytes == DEFAULT_PACKET_BYTES));
+        assert!(config.cloud.is_none() && config.status.is_none() && config.functions.is_empty());
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_place() {
+        let found = mistakes(
+            "[gateway]\nworkers = 0\n[mqtt.connect]\nhost = \"h\"\nclient_id = \"\"\npasword = \"x\"\n\
+             [cloud]\nurl = \"ftp://x/y\"\n[deploy]\ntrusted_keys = [\"k\"]\n[[function]]\nconfig = {}\n",
+        );
+        let lines: Vec<&str> = found.lines().collect();
+        let begins = [
+            "agent.toml:1:1: gateway.data_dir: is missing",
+            "agent.toml:2:11: gateway.workers: is 0; allowed is a whole number from 1 to 64",
+            "agent.toml:5:13: mqtt.connect.client_id: is \"\"; allowed is a text of 1 to 128 bytes",
+            "agent.toml:6:1: mqtt.connect.pasword: is not known here; did you mean \"password\"?",
+            "agent.toml:8:8: cloud.url: is \"ftp://x/y\": has the scheme \"ftp\"; http and https are allowed",
+            "agent.toml:10:18: deploy.trusted_keys[1]: is \"k\"",
+            "agent.toml:11:1: function[1].path: is missing",
+        ];
+        assert_eq!(lines.len(), begins.len(), "{found}");
+        for (line, begin) in lines.iter().zip(begins) {
+            assert!(line.starts_with(begin), "{line}\n{begin}");
+        }
+    }
+
+    #[test]
+    fn one_way_in_is_needed_and_no_more() {
+        let gateway = "[gateway]\ndata_dir = \"d\"\n";
+        assert!(mistakes(gateway).contains("needs [mqtt.listen]"));
+        let both = "[mqtt.listen]\naddress = \"[::1]:1\"\n[mqtt.connect]\nhost = \"h\"\nclient_id = \"c\"";
+        assert!(mistakes(&format!("{gateway}{both}")).contains("not both"));
+        // A mistake in the one that is there is all there is to say.
+        assert_eq!(mistakes(&format!("{gateway}[mqtt.listen]\naddress = 1")).lines().count(), 1);
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let toml = "[gateway]\ndata_dir = \"d\"\n[mqtt.listen]\naddress = \"[::1]:1\"\nusers = { t1 = \"hunter2\" }";
+        let config = Config::parse("agent.toml", toml, Path::new("")).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
 }

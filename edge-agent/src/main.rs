@@ -51,7 +51,12 @@ fn main() -> ExitCode {
     match execute(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            match arguments.command {
+                Command::Run => tracing::error!("{error:#}"),
+                // Somebody waits for just this.
+                #[expect(clippy::print_stderr, reason = "the answer to a command goes to the terminal, not to the log")]
+                Command::Check => eprintln!("{error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

@@ -308,10 +308,13 @@ impl Hub {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        // One lock after the other, never two at a time.
         let retained = self.topics.read().unwrap_or_else(PoisonError::into_inner).retained.len();
+        let sessions = self.seats().len();
+        let connections = self.links().len();
         Stats {
-            connections: self.links().len() as u64,
-            sessions: self.seats().len() as u64,
+            connections: connections as u64,
+            sessions: sessions as u64,
             retained: retained as u64,
             publishes_in: self.counters.publishes_in.get(),
             acks_out: self.counters.acks_out.get(),

@@ -57,10 +57,10 @@ impl Link {
         }
     }
 
-    /// The slots that may be answered now, in order.
-    pub(crate) fn resolved(&self, into: &mut Vec<(Slot, Outcome)>) {
+    /// The slots that may be answered now, in order, `most` at a time.
+    pub(crate) fn resolved(&self, most: usize, into: &mut Vec<(Slot, Outcome)>) {
         let mut shared = self.shared();
-        into.extend(std::iter::from_fn(|| shared.window.pop()));
+        into.extend(std::iter::from_fn(|| shared.window.pop()).take(most));
     }
 
     /// Asks for the end of the connection. What cannot wait overrides a drain; otherwise the first word counts.

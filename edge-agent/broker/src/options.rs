@@ -23,9 +23,10 @@ pub struct Options {
     /// QoS 1 and 2 messages sent to one subscriber and not acknowledged by it yet. Default 256: enough to keep a link of
     /// 100 ms round-trip time busy at 2,500 messages/s. An MQTT 5 client may ask for less (its Receive Maximum).
     pub send_window: u16,
-    /// Messages that wait for one slow or absent subscriber. Default 1,000; further ones are dropped and counted.
+    /// Messages that wait for one slow or absent subscriber; further ones are dropped and counted. Default 10,000: what a
+    /// commit makes ready at once, ten full receive windows, must fit even if the subscriber has read everything so far.
     pub session_queue: usize,
-    /// Payload bytes that wait for one slow or absent subscriber. Default 4 MiB: 1,000 messages of 4 KiB.
+    /// Payload bytes that wait for one slow or absent subscriber. Default 4 MiB: 10,000 messages of some 400 bytes.
     pub session_queue_bytes: usize,
     /// Sessions, connected or kept for an absent client. Default 10,000, as connections. When it is reached, a client
     /// with no session yet is refused.
@@ -59,7 +60,7 @@ impl Default for Options {
             max_packet_bytes: 1 << 20,
             receive_window: 1_024,
             send_window: 256,
-            session_queue: 1_000,
+            session_queue: 10_000,
             session_queue_bytes: 4 << 20,
             max_sessions: 10_000,
             max_subscriptions: 1_000,

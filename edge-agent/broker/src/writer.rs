@@ -15,6 +15,9 @@ use crate::link::Close;
 /// Bytes that are gathered before they are written: what a socket takes at once.
 const WRITE: usize = 64 << 10;
 
+/// Messages that are routed before other tasks get a turn, so that their subscribers can keep up.
+const BATCH: usize = 256;
+
 /// Capacity that an idle connection keeps for the next write.
 const IDLE: usize = 1 << 10;
 
@@ -26,16 +29,17 @@ impl<I: Ingest> Connection<I> {
     pub(crate) async fn write(&self, write: &mut WriteHalf<'_>, out: &mut BytesMut) -> End {
         let mut slots = Vec::new();
         loop {
-            if let Err(end) = self.gather(&mut slots, out) {
+            let more = match self.gather(&mut slots, out) {
+                Ok(more) => more,
+                Err(end) => return end,
+            };
+            if let Err(end) = self.flush(write, out).await {
                 return end;
             }
-            if out.is_empty() {
-                if out.capacity() > IDLE {
-                    *out = BytesMut::new();
-                }
+            if more {
+                tokio::task::yield_now().await;
+            } else if !self.hello.peer.has_written(out) {
                 self.link.wake.notified().await;
-            } else if let Err(error) = write_all(write, out).await {
-                return End::Lost(error);
             }
         }
     }

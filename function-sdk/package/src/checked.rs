@@ -271,7 +271,11 @@ impl<'a, 't> Table<'a, 't> {
     }
 
     fn path(&self, key: &str) -> String {
-        if self.place.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.place.path) }
+        match (self.place.path, key) {
+            ("", key) => key.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, key) => format!("{path}.{key}"),
+        }
     }
 
     fn find(&mut self, key: &'static str) -> Option<&'a Value<'a>> {
