@@ -19,6 +19,7 @@ use crate::link::{Close, Link};
 use crate::message::user_properties;
 use crate::reader::Input;
 use crate::wire::Violation;
+use crate::writer::BATCH;
 
 /// Time for the last words to a client that is not reading. Longer helps nobody: the session is free already.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -184,6 +185,13 @@ async fn greet(
     Ok((seat, hello))
 }
 
+impl<I> Drop for Connection<I> {
+    /// However the task ends, by a panic of the application's too, the session is free afterwards.
+    fn drop(&mut self) {
+        self.hub.detach(&self.seat, &self.link, None, false, Instant::now().into_std());
+    }
+}
+
 impl<I: Ingest> Connection<I> {
     /// Gives the session back, says the last words, sees to it that every message gets to its subscribers once it has its
     /// verdict, and publishes the will.
@@ -243,15 +251,19 @@ impl<I: Ingest> Connection<I> {
     async fn settle(&self) {
         let mut slots = Vec::new();
         loop {
-            self.link.resolved(&mut slots);
+            self.link.resolved(BATCH, &mut slots);
+            let full = slots.len() == BATCH;
             for (slot, outcome) in slots.drain(..) {
                 // How the connection should end does not matter any more.
                 let _ = self.answer(slot, outcome, None);
             }
-            if self.link.shared().window.is_empty() {
+            if full {
+                tokio::task::yield_now().await;
+            } else if self.link.shared().window.is_empty() {
                 return;
+            } else {
+                self.link.wake.notified().await;
             }
-            self.link.wake.notified().await;
         }
     }
 

@@ -16,7 +16,7 @@ use crate::link::Close;
 const WRITE: usize = 64 << 10;
 
 /// Messages that are routed before other tasks get a turn, so that their subscribers can keep up.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// Capacity that an idle connection keeps for the next write.
 const IDLE: usize = 1 << 10;
@@ -29,24 +29,46 @@ impl<I: Ingest> Connection<I> {
     pub(crate) async fn write(&self, write: &mut WriteHalf<'_>, out: &mut BytesMut) -> End {
         let mut slots = Vec::new();
         loop {
-            let more = match self.gather(&mut slots, out) {
-                Ok(more) => more,
+            let full = match self.gather(&mut slots, out) {
+                Ok(full) => full,
                 Err(end) => return end,
             };
-            if let Err(end) = self.flush(write, out).await {
-                return end;
-            }
-            if more {
+            if full {
                 tokio::task::yield_now().await;
-            } else if !self.hello.peer.has_written(out) {
+            }
+            if !out.is_empty() {
+                if let Err(end) = self.flush(write, out).await {
+                    return end;
+                }
+            } else if !full {
+                if out.capacity() > IDLE {
+                    *out = BytesMut::new();
+                }
                 self.link.wake.notified().await;
             }
         }
     }
 
-    /// Puts into `out` what can be sent now.
-    fn gather(&self, slots: &mut Vec<(Slot, Outcome)>, out: &mut BytesMut) -> Result<(), End> {
-        self.link.resolved(slots);
+    /// Writes all of `out`, unless the connection is to end at once: a client that does not read must not keep it open.
+    async fn flush(&self, write: &mut WriteHalf<'_>, out: &mut BytesMut) -> Result<(), End> {
+        loop {
+            tokio::select! {
+                biased;
+                written = write_all(write, out) => return written.map_err(End::Lost),
+                () = self.link.wake.notified() => {}
+            }
+            // Whatever else woke it is seen when the write is through.
+            match self.link.shared().close {
+                Some(close) if close != Close::Drain => return Err(close.into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Puts into `out` what can be sent now. True when a whole batch was ready, so that there may be more.
+    fn gather(&self, slots: &mut Vec<(Slot, Outcome)>, out: &mut BytesMut) -> Result<bool, End> {
+        self.link.resolved(BATCH, slots);
+        let full = slots.len() == BATCH;
         for (slot, outcome) in slots.drain(..) {
             self.answer(slot, outcome, Some(out))?;
         }
@@ -61,7 +83,7 @@ impl<I: Ingest> Connection<I> {
         };
         match close {
             None => {}
-            Some(Close::Drain) if !settled || !out.is_empty() => return Ok(()),
+            Some(Close::Drain) if !settled || !out.is_empty() => return Ok(full),
             Some(close) => return Err(close.into()),
         }
         let mut place = self.seat.place();
@@ -71,7 +93,7 @@ impl<I: Ingest> Connection<I> {
             self.hub.counters.delivered.add(sent.delivered);
             self.hub.counters.dropped.add(sent.dropped);
         }
-        Ok(())
+        Ok(full)
     }
 
     /// Does what follows from a verdict. Without `out` the client is gone, and only others hear of it.
@@ -95,7 +117,7 @@ impl<I: Ingest> Connection<I> {
             Outcome::Refused(refusal) => {
                 self.hub.counters.refused.add(1);
                 let client = &self.seat.client_id;
-                tracing::warn!(%client, topic = %message.topic, text = %refusal.text, "a message is refused");
+                tracing::debug!(%client, topic = %message.topic, text = %refusal.text, "a message is refused");
                 if !awaited {
                     return Ok(());
                 }

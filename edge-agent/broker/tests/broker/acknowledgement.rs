@@ -198,6 +198,29 @@ async fn acknowledgements_go_out_while_the_application_takes_no_more() {
     assert_eq!(client.puback().await, 4);
 }
 
+/// Panics over one topic.
+struct Fragile;
+
+impl Ingest for Fragile {
+    async fn submit(&self, inbound: Inbound) {
+        assert_ne!(&*inbound.topic, "bad", "this panic is part of the test");
+        inbound.ack.accept();
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_application_costs_one_connection() {
+    let server = Server::start(Options::default(), Fragile).await;
+    let mut neighbour = Client::connect(server.address, 4, "neighbour").await;
+    let mut client = Client::connect(server.address, 4, "client").await;
+    client.publish(qos_1("bad", 1, "")).await;
+    assert!(client.next().await.is_none());
+    until("the connection to be gone", || server.handle.stats().connections == 1).await;
+    assert_eq!(server.handle.stats().sessions, 1);
+    neighbour.publish(qos_1("good", 1, "")).await;
+    assert_eq!(neighbour.puback().await, 1);
+}
+
 #[tokio::test]
 async fn an_mqtt_3_client_is_not_read_beyond_the_window() {
     let mut server = Server::held(Options { receive_window: 3, ..Options::default() }).await;

@@ -162,6 +162,13 @@ impl Client {
         self.bytes(&out).await;
     }
 
+    /// Sends to a broker that may have closed the connection meanwhile.
+    pub(crate) async fn try_send(&mut self, packet: &impl MqttPacket) {
+        let mut out = BytesMut::new();
+        packet.encode(&mut out).expect("a packet that the codec can write");
+        let _ = soon("the socket", self.stream.write_all(&out)).await;
+    }
+
     pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
         soon("the socket", self.stream.write_all(bytes)).await.expect("the broker reads");
     }

@@ -5,3 +5,4 @@ mod clients;
 mod common;
 mod protocol;
 mod sessions;
+mod turmoil;

@@ -134,6 +134,33 @@ async fn a_subscriber_that_does_not_read_holds_nobody_up() {
         assert_eq!(hears.message().await.payload.len(), payload.len());
     }
     assert!(server.handle.stats().dropped > 0);
+    // Its connection can be taken over although the last write to it is not through.
+    let _again = Client::connect(server.address, 4, "deaf").await;
+    until("the deaf one to be gone", || server.handle.stats().connections == 3).await;
+}
+
+#[tokio::test]
+async fn a_burst_reaches_a_subscriber_that_reads() {
+    let mut server = Server::held(Options::default()).await;
+    let mut subscriber = Client::connect(server.address, 4, "subscriber").await;
+    subscriber.wants("#", QoS::AtMostOnce).await;
+    let mut publishers = Vec::new();
+    let mut held = Vec::new();
+    for number in 0..5 {
+        let mut publisher = Client::connect(server.address, 4, &number.to_string()).await;
+        for id in 1..=1_000 {
+            publisher.publish(qos_1("t", id, "")).await;
+        }
+        for _ in 1..=1_000 {
+            held.push(server.inbound().await.ack);
+        }
+        publishers.push(publisher);
+    }
+    held.into_iter().for_each(|ack| ack.accept());
+    for _ in 0..5_000 {
+        subscriber.message().await;
+    }
+    assert_eq!(server.handle.stats().dropped, 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,250 @@
+//! The pipeline on a real store: what is acknowledged, when, and what is left after a failure.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use agent_core::event::EventKind;
+use agent_core::{Event, Identity};
+use agent_functions::Engine;
+use agent_store::{Reader, Store};
+use arc_swap::ArcSwap;
+use edge_agent::clock::Clock;
+use edge_agent::counters::Counters;
+use edge_agent::install;
+use edge_agent::pipeline::worker::{self, TrialEnd};
+use edge_agent::pipeline::writer::{self, Wakers};
+use edge_agent::pipeline::Pipeline;
+use edge_agent::plan::{Active, OnTrial, Plan, Slot, Version};
+use function_package::Package;
+use sync_protocol::records::Class;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Longer than anything here takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+struct Running {
+    pipeline: Arc<Pipeline>,
+    writer: writer::Sender,
+    trials: UnboundedReceiver<TrialEnd>,
+    threads: Vec<JoinHandle<()>>,
+    reader: Reader,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        let store = Store::open(dir).unwrap();
+        let (writer, receiver) = writer::channel();
+        let pipeline = Pipeline::new(writer.clone(), Arc::new(Counters::default()), Clock::start());
+        let (reader, worker_readers) = (store.reader().unwrap(), [store.reader().unwrap(), store.reader().unwrap()]);
+        let (trial_sender, trials) = tokio::sync::mpsc::unbounded_channel();
+        let mut threads = Vec::new();
+        let (for_writer, dir) = (pipeline.clone(), dir.to_owned());
+        for reader in worker_readers {
+            let (pipeline, trials) = (pipeline.clone(), trial_sender.clone());
+            threads.push(std::thread::spawn(move || worker::work(&pipeline, reader, &trials, 1)));
+        }
+        threads.push(std::thread::spawn(move || {
+            writer::write(&for_writer, &Wakers::default(), store, &dir, &receiver);
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self { pipeline, writer, trials, threads, reader, runtime }
+    }
+
+    fn run(&self, name: &str, active: Active) {
+        let id = self.runtime.block_on(self.writer.function(name)).unwrap();
+        let slot = Arc::new(Slot { id, name: name.into(), active: ArcSwap::from_pointee(active) });
+        self.pipeline.set_plan(Plan::new([slot]));
+    }
+
+    /// What comes through when the event was acknowledged; closed when it never will be.
+    fn submit(&self, sequence: u64, payload: &[u8]) -> mpsc::Receiver<()> {
+        let (acknowledged, seen) = mpsc::channel();
+        let event = Event {
+            kind: EventKind::Mqtt,
+            device: "d".into(),
+            topic: "a/b".into(),
+            payload: payload.into(),
+            identity: Some(Identity { source: "d".into(), boot: 1, sequence }),
+            time_us: 0,
+        };
+        let acknowledge = Box::new(move || acknowledged.send(()).unwrap());
+        self.runtime.block_on(self.pipeline.submit(event, acknowledge));
+        seen
+    }
+
+    fn records(&mut self) -> Vec<Vec<u8>> {
+        let range = self.reader.range(Class::Normal, 0, 1_000, 1 << 20).unwrap();
+        range.records.into_iter().map(|record| record.body).collect()
+    }
+
+    fn stop(self) {
+        self.pipeline.stop();
+        self.writer.stop();
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+const MANIFEST: &str = "manifest = 1\nname = \"f\"\nversion = \"1.0.0\"\n[[trigger]]\nmqtt = \"a/#\"\n\
+                        [allow]\nstreams = [\"s\"]\n";
+
+/// Emits the event's payload, and traps on the payload "x".
+const ECHO: &str = "(i32.load8_u (i32.add (local.get 0) (i32.load offset=48 (local.get 0))))";
+
+fn version(trap_if: &str) -> Version {
+    let module = format!(
+        r#"(module
+            (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "s")
+            (func (export "edge_alloc") (param i32) (result i32) (i32.const 1024))
+            (func (export "edge_handle") (param i32 i32) (result i32)
+                (if {trap_if} (then unreachable))
+                (call $emit (i32.const 0) (i32.const 1)
+                    (i32.add (local.get 0) (i32.load offset=48 (local.get 0))) (i32.load offset=52 (local.get 0))
+                    (i32.const 0))
+                (i32.const 0)))"#
+    );
+    let package = Package::pack(&wat::parse_str(module).unwrap(), MANIFEST).unwrap();
+    install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap()
+}
+
+fn traps_on_x() -> String {
+    format!("(i32.eq {ECHO} (i32.const 120))")
+}
+
+fn trusted(version: Version) -> Active {
+    Active { current: Arc::new(version), trial: None }
+}
+
+#[test]
+fn an_event_is_acknowledged_with_its_effects_on_disk_and_a_retry_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    running.run("f", trusted(version(&traps_on_x())));
+    running.submit(1, b"one").recv_timeout(DEADLINE).unwrap();
+    assert_eq!(running.records(), [b"one"]);
+    running.submit(1, b"one").recv_timeout(DEADLINE).unwrap();
+    running.submit(2, b"two").recv_timeout(DEADLINE).unwrap();
+    assert_eq!(running.records(), [b"one", b"two"]);
+    assert_eq!(running.pipeline.counters.duplicates.get(), 1);
+    running.stop();
+
+    // The memory of it survives a restart.
+    let mut running = Running::start(dir.path());
+    running.run("f", trusted(version(&traps_on_x())));
+    running.submit(2, b"two").recv_timeout(DEADLINE).unwrap();
+    assert_eq!(running.records().len(), 2);
+    running.stop();
+}
+
+#[test]
+fn a_trap_is_an_outcome_and_the_event_is_in_the_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    running.run("f", trusted(version(&traps_on_x())));
+    running.submit(1, b"x").recv_timeout(DEADLINE).unwrap();
+    running.submit(2, b"fine").recv_timeout(DEADLINE).unwrap();
+    assert_eq!(running.records(), [b"fine"]);
+    let dead = running.reader.dead_letters(0, 10).unwrap();
+    assert_eq!(dead.len(), 1);
+    assert_eq!(&*dead[0].event.payload, b"x");
+    assert!(dead[0].dead.reason.contains("\"f\" 1.0.0"), "{}", dead[0].dead.reason);
+    running.stop();
+}
+
+#[test]
+fn a_failed_commit_acknowledges_nothing_and_everything_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    running.run("f", trusted(version(&traps_on_x())));
+    running.submit(1, b"one").recv_timeout(DEADLINE).unwrap();
+    let saboteur = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    saboteur
+        .execute_batch("CREATE TRIGGER broken BEFORE INSERT ON outbox_normal BEGIN SELECT raise(ABORT, 'disk on fire'); END")
+        .unwrap();
+    let waiting: Vec<_> = (2..10).map(|sequence| running.submit(sequence, b"more")).collect();
+    for seen in waiting {
+        // Closed without a word: not acknowledged, and never to be.
+        assert_eq!(seen.recv_timeout(DEADLINE), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+    assert!(running.pipeline.counters.resets.get() > 0);
+    saboteur.execute_batch("DROP TRIGGER broken").unwrap();
+    for sequence in 1..10 {
+        running.submit(sequence, b"more").recv_timeout(DEADLINE).unwrap();
+    }
+    let records = running.records();
+    assert_eq!(records.len(), 9);
+    assert_eq!(records[0], b"one");
+    running.stop();
+}
+
+#[test]
+fn a_version_that_traps_where_the_previous_one_does_not_is_sent_back_and_the_event_is_handled() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    let (good, bad) = (Arc::new(version(&traps_on_x())), Arc::new(version("(i32.const 1)")));
+    running.run("f", Active { current: bad, trial: Some(OnTrial::new(Some(good), 7)) });
+    // Both trap on this one: the event is to blame, and nobody is sent back.
+    running.submit(1, b"x").recv_timeout(DEADLINE).unwrap();
+    assert!(running.trials.try_recv().is_err());
+    running.submit(2, b"fine").recv_timeout(DEADLINE).unwrap();
+    let end = running.trials.try_recv().unwrap();
+    assert_eq!((&*end.function, end.deployment), ("f", 7));
+    assert!(end.failure.unwrap().contains("unreachable"));
+    assert_eq!(running.records(), [b"fine"]);
+    running.stop();
+}
+
+#[test]
+fn a_version_that_handles_its_first_events_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    let good = Arc::new(version(&traps_on_x()));
+    running.run("f", Active { current: good, trial: Some(OnTrial::new(None, 3)) });
+    for sequence in 1..=u64::from(agent_core::deploy::TRIAL_EVENTS) {
+        assert!(running.trials.try_recv().is_err());
+        running.submit(sequence, b"fine").recv_timeout(DEADLINE).unwrap();
+    }
+    let end = running.trials.try_recv().unwrap();
+    assert_eq!((end.deployment, end.failure), (3, None));
+    running.stop();
+}
+
+#[test]
+fn events_of_one_device_stay_in_order_whatever_they_share_a_commit_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    running.run("f", trusted(version(&traps_on_x())));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (done, all) = mpsc::channel();
+    for sequence in 1..=100u64 {
+        let event = Event {
+            kind: EventKind::Mqtt,
+            device: "d".into(),
+            topic: "a/b".into(),
+            payload: sequence.to_string().into_bytes().into(),
+            identity: Some(Identity { source: "d".into(), boot: 1, sequence }),
+            time_us: 0,
+        };
+        let (order, done) = (order.clone(), done.clone());
+        let acknowledge = Box::new(move || {
+            order.lock().unwrap().push(sequence);
+            done.send(()).unwrap();
+        });
+        running.runtime.block_on(running.pipeline.submit(event, acknowledge));
+    }
+    for _ in 0..100 {
+        all.recv_timeout(DEADLINE).unwrap();
+    }
+    assert!(order.lock().unwrap().is_sorted());
+    let bodies: Vec<u64> =
+        running.records().iter().map(|body| std::str::from_utf8(body).unwrap().parse().unwrap()).collect();
+    assert_eq!(bodies, (1..=100).collect::<Vec<_>>());
+    running.stop();
+}
