@@ -152,8 +152,8 @@ impl Config {
             let functions = root.tables("function", 0..=1_000, |t| {
                 let path = t.required("path", text(1..=4_096));
                 let config = t.table("config", |t| {
-                    let value = parsed("a text in quotes", |value: &str| Ok::<_, String>(value.to_owned()));
-                    Some(t.entries(100, |_| Ok(()), value))
+                    let values = t.entries(100, |_| Ok(()), function_package::config_value());
+                    Some(values.into_iter().map(|(key, value)| (key, value.to_string())).collect())
                 });
                 Some(LocalFunction { path: base.join(path?), config: config? })
             });

@@ -24,6 +24,13 @@ pub const PUBLISHES_IN_FLIGHT: usize = 64;
 /// Publishes that may wait for the outside broker's PUBACK within the client.
 pub const CLIENT_INFLIGHT: u16 = 64;
 
+/// What a record holds beside what the function emitted: device, topic, stream and function, each with a length of u16
+/// at most, and numbers.
+const AROUND_A_BODY: usize = 4 * 65_535 + 1_024;
+
+// A record that the store refuses would come again for ever.
+const _: () =
+    assert!(function_package::MAX_OUTPUT_KIB as usize * 1_024 + AROUND_A_BODY <= agent_store::MAX_RECORD_BYTES);
 const _: () = assert!(PUBLISHES_IN_FLIGHT as u64 * 2 <= agent_core::dedup::WINDOW);
 const _: () = assert!(device_wire::WINDOW as u64 * 2 <= agent_core::dedup::WINDOW);
 const _: () = assert!(CLIENT_INFLIGHT as usize >= PUBLISHES_IN_FLIGHT);

@@ -14,9 +14,9 @@ use arc_swap::ArcSwap;
 use edge_agent::clock::Clock;
 use edge_agent::counters::Counters;
 use edge_agent::install;
+use edge_agent::pipeline::Pipeline;
 use edge_agent::pipeline::worker::{self, TrialEnd};
 use edge_agent::pipeline::writer::{self, Wakers};
-use edge_agent::pipeline::Pipeline;
 use edge_agent::plan::{Active, OnTrial, Plan, Slot, Version};
 use function_package::Package;
 use sync_protocol::records::Class;
@@ -166,7 +166,9 @@ fn a_failed_commit_acknowledges_nothing_and_everything_comes_again() {
     running.submit(1, b"one").recv_timeout(DEADLINE).unwrap();
     let saboteur = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
     saboteur
-        .execute_batch("CREATE TRIGGER broken BEFORE INSERT ON outbox_normal BEGIN SELECT raise(ABORT, 'disk on fire'); END")
+        .execute_batch(
+            "CREATE TRIGGER broken BEFORE INSERT ON outbox_normal BEGIN SELECT raise(ABORT, 'disk on fire'); END",
+        )
         .unwrap();
     let waiting: Vec<_> = (2..10).map(|sequence| running.submit(sequence, b"more")).collect();
     for seen in waiting {

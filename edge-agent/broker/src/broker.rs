@@ -19,6 +19,7 @@ use crate::link::Close;
 use crate::message::Message;
 use crate::options::{BrokerError, Options};
 use crate::stats::Stats;
+use crate::wire::beginning;
 
 /// Pause after the system refused to accept a connection, for the reason (no file descriptor left) does not go away by
 /// trying at once.
@@ -150,7 +151,7 @@ impl Handle {
     /// # Errors
     /// [`PublishError`] names the topic that no client could be sent, or the size.
     pub fn publish(&self, topic: &str, payload: Bytes, qos: QoS, retain: bool) -> Result<usize, PublishError> {
-        let wrong = |cause| Err(PublishError::Topic { topic: topic.chars().take(100).collect(), cause });
+        let wrong = |cause| Err(PublishError::Topic { topic: beginning(topic).to_owned(), cause });
         if topic.is_empty() {
             return wrong("it is empty");
         }
@@ -165,7 +166,7 @@ impl Handle {
         }
         let (bytes, max) = (topic.len() + payload.len(), self.hub.options.max_packet_bytes as usize);
         if bytes > max {
-            return Err(PublishError::TooLarge { topic: topic.chars().take(100).collect(), bytes, max });
+            return Err(PublishError::TooLarge { topic: beginning(topic).to_owned(), bytes, max });
         }
         let message = Message::new(topic.into(), payload, qos, retain);
         Ok(self.hub.route(message, Instant::now().into_std()))
@@ -190,7 +191,7 @@ pub enum PublishError {
     /// The topic is no topic name (section 4.7.3).
     #[error("cannot publish to {topic:?}: {cause}")]
     Topic {
-        /// Its first 100 characters.
+        /// Its first 100 bytes.
         topic: String,
         /// What is wrong with it.
         cause: &'static str,
@@ -198,7 +199,7 @@ pub enum PublishError {
     /// The message is larger than clients may send.
     #[error("cannot publish to {topic:?}: topic and payload are {bytes} bytes, max_packet_bytes is {max}")]
     TooLarge {
-        /// Its first 100 characters.
+        /// Its first 100 bytes.
         topic: String,
         /// Bytes of topic and payload.
         bytes: usize,

@@ -13,7 +13,7 @@ use crate::hub::Claim;
 use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::Peer;
-use crate::wire::{Frame, Violation};
+use crate::wire::{Frame, Violation, beginning};
 
 /// Topics that a client may give an alias on one connection. Enough for what one device publishes; each costs its name.
 pub(crate) const TOPIC_ALIASES: u16 = 32;
@@ -128,8 +128,10 @@ fn admit(
         .access
         .authenticate(packet.username.as_deref(), packet.password.as_deref().unwrap_or_default())
         .map_err(|()| {
-            let cause =
-                format!("user name {:?} and password are not known", packet.username.as_deref().unwrap_or_default());
+            let cause = format!(
+                "user name {:?} and password are not known",
+                beginning(packet.username.as_deref().unwrap_or_default())
+            );
             Violation::new(ReasonCode::BadUsernameOrPassword, cause)
         })?
         .map(Arc::<str>::from);

@@ -6,6 +6,29 @@
 //! share one commit. Acknowledgements leave in the order in which the messages came, and only then do the messages go to
 //! other subscribers.
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use agent_broker::{Broker, Inbound, Ingest, Options};
+//!
+//! struct Application;
+//!
+//! impl Ingest for Application {
+//!     async fn submit(&self, inbound: Inbound) {
+//!         // A real one hands `inbound` to its committer, which accepts after the commit.
+//!         inbound.ack.accept();
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = Broker::bind(Options::default()).await?;
+//! let handle = broker.handle();
+//! broker.run(Arc::new(Application), std::future::pending()).await;
+//! # drop(handle);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What survives a restart of the process
 //! What publishers were acknowledged does, because the application committed it first. **Sessions, subscriptions, messages
 //! that wait for a subscriber, and retained messages do not: they are in memory.** After a restart clients get

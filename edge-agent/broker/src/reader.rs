@@ -27,7 +27,7 @@ use crate::message::{Message, user_properties};
 use crate::outbox::Delivery;
 use crate::session::{Arrival, Release};
 use crate::subscriptions::{Filter, Wish};
-use crate::wire::{Frame, Violation, next_frame};
+use crate::wire::{Frame, Violation, beginning, next_frame};
 
 /// Bytes asked of the socket in one read: little while a connection says little, much while it says much.
 const LEAST_READ: usize = 1 << 10;
@@ -294,7 +294,7 @@ impl<I: Ingest> Connection<I> {
     fn subscribe(&self, wanted: &TopicFilter, identifier: Option<u32>) -> SubAckReasonCode {
         let client = &self.seat.client_id;
         let Some(filter) = Filter::parse(&wanted.filter) else {
-            tracing::warn!(%client, filter = wanted.filter, "a subscription is refused: not a topic filter");
+            tracing::warn!(%client, filter = beginning(&wanted.filter), "a subscription is refused: not a topic filter");
             return SubAckReasonCode::TopicFilterInvalid;
         };
         let options = wanted.options;
@@ -313,7 +313,7 @@ impl<I: Ingest> Connection<I> {
             }
             let filters = &mut place.session.filters;
             if filters.len() >= self.hub.options.max_subscriptions && !filters.contains(&*wanted.filter) {
-                tracing::warn!(%client, filter = wanted.filter, "a subscription is refused: max_subscriptions");
+                tracing::warn!(%client, filter = beginning(&wanted.filter), "a subscription is refused: max_subscriptions");
                 return SubAckReasonCode::QuotaExceeded;
             }
             filters.insert(wanted.filter.as_str().into());

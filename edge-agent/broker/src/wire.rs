@@ -184,7 +184,10 @@ fn check_after(packet: &Packet, version: ProtocolVersion) -> Result<(), Violatio
             if let Some(will) = &connect.will
                 && !is_valid_topic_name(&will.topic)
             {
-                return Err(Violation::new(ReasonCode::TopicNameInvalid, format!("will topic {:?}", will.topic)));
+                return Err(Violation::new(
+                    ReasonCode::TopicNameInvalid,
+                    format!("will topic {:?}", beginning(&will.topic)),
+                ));
             }
             Ok(())
         }
@@ -204,7 +207,8 @@ fn check_after(packet: &Packet, version: ProtocolVersion) -> Result<(), Violatio
             )?;
             let aliased = version == ProtocolVersion::V5 && publish.properties.contains(P::TopicAlias);
             if !(is_valid_topic_name(&publish.topic_name) || aliased && publish.topic_name.is_empty()) {
-                let cause = format!("PUBLISH to {:?}, which is no topic name [MQTT-3.3.2-2]", publish.topic_name);
+                let topic = beginning(&publish.topic_name);
+                let cause = format!("PUBLISH to {topic:?}, which is no topic name [MQTT-3.3.2-2]");
                 return Err(Violation::new(ReasonCode::TopicNameInvalid, cause));
             }
             Ok(())
@@ -265,6 +269,11 @@ fn only(properties: &Properties, allowed: &[PropertyId]) -> Result<(), Violation
         }
     }
     Ok(())
+}
+
+/// As much of a client's text as belongs in a message or a log: the first 100 bytes, at most.
+pub(crate) fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(100)]
 }
 
 #[cfg(test)]

@@ -110,8 +110,8 @@ impl Manifest {
     }
 }
 
-/// The rule for a default in `[config]`.
-pub(crate) fn config_value() -> Rule<impl Fn(&Value<'_>) -> Result<ConfigValue, String>> {
+/// The rule for a value in a `[config]` table, wherever one is written.
+pub fn config_value() -> Rule<impl Fn(&Value<'_>) -> Result<ConfigValue, String>> {
     let read = |value: &Value<'_>| {
         let text = value.as_str().map(|text| ConfigValue::Text(text.to_owned()));
         let integer = value.as_integer().map(ConfigValue::Integer);

@@ -31,7 +31,7 @@ mod package;
 mod sign;
 mod text_form;
 
-pub use config::{ConfigError, ConfigValue};
+pub use config::{ConfigError, ConfigValue, config_value};
 pub use digest::Digest;
 pub use manifest::{Allow, Limits, Manifest, Partition, Trigger};
 pub use names::{FilterError, NameError, check_filter, check_function_name, check_stream_name};
@@ -48,6 +48,9 @@ pub const MAX_PACKAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Largest manifest in bytes: a page or two of text with all of its limits used.
 pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
+
+/// The highest limit for all effects of a run together, in KiB. Each of them must fit into one message to the control plane.
+pub const MAX_OUTPUT_KIB: u32 = 1_024;
 
 /// Bytes of the stack that Rust functions are linked with, `-C link-arg=-zstack-size=…`.
 pub const STACK_BYTES: u32 = 16 * 1024;

@@ -74,7 +74,8 @@ pub struct Limits {
     pub memory_kib: u32,
     /// Effects of a run, 0 to 4,096. Default 64.
     pub effects: u32,
-    /// Bytes of all effects of a run together in KiB, 1 to 16,384. Default 256, the size of a large MQTT message.
+    /// Bytes of all effects of a run together in KiB, 1 to 1,024. Default 256, the size of a large MQTT message;
+    /// more than the most would not fit into one message to the control plane.
     pub output_kib: u32,
     /// Bytes of one state value in KiB, 1 to 1,024. Default 64.
     pub state_value_kib: u32,
@@ -185,7 +186,7 @@ fn limits(t: &mut Table<'_, '_>) -> Limits {
         fuel: t.optional("fuel", integer(10_000..=10_000_000_000)).unwrap_or(default.fuel),
         memory_kib: t.optional("memory_kib", integer(64..=262_144)).unwrap_or(default.memory_kib),
         effects: t.optional("effects", integer(0..=4096)).unwrap_or(default.effects),
-        output_kib: t.optional("output_kib", integer(1..=16_384)).unwrap_or(default.output_kib),
+        output_kib: t.optional("output_kib", integer(1..=crate::MAX_OUTPUT_KIB)).unwrap_or(default.output_kib),
         state_value_kib: t.optional("state_value_kib", integer(1..=1024)).unwrap_or(default.state_value_kib),
     }
 }
