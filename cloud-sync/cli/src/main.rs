@@ -1,3 +1,86 @@
-//! Everything an operator or a function author does.
+//! Everything an operator or a function author does: makes keys, builds, signs and deploys functions, enrols gateways,
+//! and looks at what they do. It knows the control plane's public interface only.
 
-fn main() {}
+mod args;
+mod client;
+mod compile;
+mod deploy;
+mod failure;
+mod files;
+mod out;
+mod records;
+mod show;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use reqwest::Method;
+use sync_core::api;
+
+use args::{Args, ClaimCommand, Command, FunctionCommand, GatewayCommand, KeyCommand};
+use client::Client;
+use failure::Failure;
+use out::Out;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Err(Failure::Start(error)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough, as with `edgectl records | head`.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            out::complain(&failure);
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Failure> {
+    let out = Out::new(args.json);
+    let connect = || Client::new(&args.server, args.token_file.as_deref());
+    match args.command {
+        Command::Key(KeyCommand::New { out: path }) => files::new_key(&out, &path),
+        Command::Key(KeyCommand::Register { file }) => {
+            let public_key = files::read_text("cannot read the public key in", &file)?;
+            let wanted = api::NewPublisher { public_key: public_key.trim().to_owned() };
+            let doing = format!("registering {}", file.display());
+            let answer = connect()?.send(&doing, Method::POST, "/publishers", &wanted).await?;
+            show::publisher(&out, &answer)
+        }
+        Command::Key(KeyCommand::List) => {
+            show::publishers(&out, &connect()?.get("listing the publishers", "/publishers").await?)
+        }
+        Command::Fn(FunctionCommand::Build(build)) => compile::build(&out, &build),
+        Command::Fn(FunctionCommand::Inspect { file }) => files::inspect(&out, &file),
+        Command::Push { file, key } => files::push(&out, &connect()?, &file, &key).await,
+        Command::Deploy(wanted) => deploy::deploy(&out, &connect()?, wanted).await,
+        Command::Undeploy { name, to } => deploy::undeploy(&out, &connect()?, &name, &to).await,
+        Command::Claim(ClaimCommand::New { labels, expires }) => {
+            let wanted = api::NewClaim { labels: labels.into_iter().collect(), expires_s: expires.as_secs() };
+            show::claim(&out, &connect()?.send("making a claim", Method::POST, "/claims", &wanted).await?)
+        }
+        Command::Claim(ClaimCommand::List) => {
+            show::claims(&out, &connect()?.get("listing the claims", "/claims").await?)
+        }
+        Command::Gateways => show::gateways(&out, &connect()?.get("listing the gateways", "/gateways").await?),
+        Command::Gateway(GatewayCommand::Label { id, labels }) => {
+            let change = api::LabelChange { labels: labels.into_iter().collect() };
+            let path = client::path(&["gateways", &id]);
+            let answer = connect()?.send(&format!("labelling the gateway {id}"), Method::PATCH, &path, &change).await?;
+            show::labels(&out, &answer)
+        }
+        Command::Functions => show::functions(&out, &connect()?.get("listing the functions", "/functions").await?),
+        Command::Deployments => {
+            show::deployments(&out, &connect()?.get("listing the deployments", "/deployments").await?)
+        }
+        Command::Records(wanted) => records::records(&out, &connect()?, wanted).await,
+        Command::Streams => show::streams(&out, &connect()?.get("listing the streams", "/streams").await?),
+        Command::Stats => show::stats(&out, &connect()?.get("asking for the fleet's numbers", "/stats").await?),
+    }
+}

@@ -1,0 +1,237 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use sync_core::labels;
+use sync_core::targeting::Target;
+
+use crate::time;
+
+/// Builds, signs and deploys functions for IoT gateways, and looks after the gateways.
+#[derive(Parser)]
+#[command(name = "edgectl", version)]
+pub(crate) struct Args {
+    /// Where the control plane is.
+    #[arg(long, global = true, env = "EDGECTL_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub(crate) server: String,
+    /// File with the operator's token; without it, the variable EDGECTL_TOKEN holds the token itself.
+    #[arg(long, global = true, env = "EDGECTL_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Prints JSON, as the control plane's interface has it.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Publishers' keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Functions on this machine.
+    #[command(subcommand)]
+    Fn(FunctionCommand),
+    /// Signs a built function and stores it in the control plane.
+    Push {
+        /// What `fn build` made.
+        file: PathBuf,
+        /// File with the secret key.
+        #[arg(long)]
+        key: PathBuf,
+    },
+    /// Says that a function should run somewhere.
+    Deploy(Deploy),
+    /// Says that a function should not run somewhere.
+    Undeploy {
+        /// Name of the function.
+        name: String,
+        /// gateway:ID, label:KEY=VALUE or all.
+        #[arg(long)]
+        to: Target,
+    },
+    /// Claims, with which gateways enrol.
+    #[command(subcommand)]
+    Claim(ClaimCommand),
+    /// Lists the gateways, how they are, and what runs on them.
+    Gateways,
+    /// One gateway.
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
+    /// Lists the functions that were pushed.
+    Functions,
+    /// Lists what should run where.
+    Deployments,
+    /// Shows records, in the order in which they were stored.
+    Records(Records),
+    /// Lists the streams of records.
+    Streams,
+    /// Shows the fleet in numbers.
+    Stats,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Makes a key: the secret in FILE, for its owner only, and the public key in FILE.pub.
+    New {
+        /// Where to; no file is overwritten.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Tells the control plane a public key, so that it checks signatures by it when functions are pushed.
+    Register {
+        /// The file FILE.pub of `key new`.
+        file: PathBuf,
+    },
+    /// Lists the public keys that the control plane knows.
+    List,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum FunctionCommand {
+    /// Compiles a function to Wasm and puts its manifest in.
+    Build(Build),
+    /// Shows what is in a built function.
+    Inspect {
+        /// What `fn build` made.
+        file: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Build {
+    /// Directory of a Rust crate, with function.toml beside its Cargo.toml.
+    #[arg(required_unless_present = "wasm", conflicts_with = "wasm")]
+    pub(crate) dir: Option<PathBuf>,
+    /// A module that was compiled already, from whatever language.
+    #[arg(long, requires = "manifest", value_name = "FILE")]
+    pub(crate) wasm: Option<PathBuf>,
+    /// The manifest for --wasm.
+    #[arg(long, requires = "wasm", value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Where to; NAME.wasm in the current directory if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Installs the Wasm target with rustup if it is missing.
+    #[arg(long, conflicts_with = "wasm")]
+    pub(crate) install_target: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Deploy {
+    /// NAME (its highest version), NAME@VERSION, sha256:…, or the file of a built function (with a "/" or ".wasm").
+    pub(crate) function: String,
+    /// gateway:ID, label:KEY=VALUE or all.
+    #[arg(long)]
+    pub(crate) to: Target,
+    /// Configuration that differs from the manifest; may be given more than once.
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) config: Vec<(String, String)>,
+    /// Waits until it runs on every gateway that is meant and online; fails if it does not.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at most, such as 90s or 5m.
+    #[arg(long, default_value = "2m", value_parser = time::parse_duration, requires = "wait")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ClaimCommand {
+    /// Makes a claim and prints its token: good for one gateway.
+    New {
+        /// A label that the gateway will have; may be given more than once.
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// For how long it can be used, such as 30m, 1h or 7d.
+        #[arg(long, default_value = "1h", value_parser = time::parse_duration)]
+        expires: Duration,
+    },
+    /// Lists claims, without their tokens.
+    List,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GatewayCommand {
+    /// Changes labels: KEY=VALUE sets one, KEY= removes it, others stay.
+    Label {
+        /// Id of the gateway.
+        id: String,
+        /// The labels.
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = label_change)]
+        labels: Vec<(String, Option<String>)>,
+    },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Records {
+    /// Only those of this stream.
+    #[arg(long)]
+    pub(crate) stream: Option<String>,
+    /// Only those that come from this device's events.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Only those of this gateway, by its id.
+    #[arg(long)]
+    pub(crate) gateway: Option<String>,
+    /// Only those of this function.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    /// Only those from this time on, by the gateway's clock: 2026-11-03T10:00:00Z, or 15m for "15 minutes ago".
+    #[arg(long, value_parser = time::parse_moment)]
+    pub(crate) from: Option<u64>,
+    /// Only those before this time, in the same forms.
+    #[arg(long, value_parser = time::parse_moment)]
+    pub(crate) to: Option<u64>,
+    /// How many to show at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Where to go on: "next" or "resume" of an earlier answer with --json.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+    /// Shows all, and then what comes, until it is interrupted; with --json one record a line.
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) follow: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = pair(text)?;
+    labels::check(&key, &value).map_err(|error| error.to_string())?;
+    Ok((key, value))
+}
+
+fn label_change(text: &str) -> Result<(String, Option<String>), String> {
+    match text.strip_suffix('=') {
+        Some(key) if labels::check(key, "x").is_ok() => Ok((key.to_owned(), None)),
+        _ => label(text).map(|(key, value)| (key, Some(value))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn pairs_and_labels_are_checked() {
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(pair("a="), Ok(("a".to_owned(), String::new())));
+        assert!(pair("a").is_err() && pair("=a").is_err() && label("a=b c").is_err());
+        assert_eq!(label_change("site="), Ok(("site".to_owned(), None)));
+        assert_eq!(label_change("site=x"), Ok(("site".to_owned(), Some("x".to_owned()))));
+        assert!(label_change("=").is_err() && label_change("a b=").is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! The program against a control plane in the same process.
+
+mod build;
+mod fleet;
+mod keys;
+mod records;
+mod world;
