@@ -156,13 +156,14 @@ impl Fleet {
     /// # Errors
     /// The first step that could not be taken for now.
     pub async fn apply(&mut self, desired: &Desired, link: &Link) -> Result<(), StepError> {
-        let settled = self.deployments.iter().map(|(name, row)| (name.clone(), row.deployment)).collect();
-        let wanted = desired.functions.iter().map(|function| (function.name.clone(), function.deployment)).collect();
+        let settled = self.deployments.iter().map(|(name, row)| (name.clone(), (row.deployment, tried(row)))).collect();
+        let wanted = |function: &DesiredFunction| (function.name.clone(), (function.deployment, function.digest));
+        let wanted = desired.functions.iter().map(wanted).collect();
         let mut first_error = None;
         for step in steps(&settled, &wanted) {
             let done = match &step {
                 Step::Remove { name } => self.remove(name).await,
-                Step::Install { name, .. } => match desired.functions.iter().find(|function| function.name == *name) {
+                Step::Install { name } => match desired.functions.iter().find(|function| function.name == *name) {
                     Some(function) => self.install(function, link).await,
                     None => Ok(()),
                 },
@@ -358,6 +359,11 @@ impl Fleet {
         });
         local.chain(deployed).collect()
     }
+}
+
+// The file that the row's deployment named, whatever became of it.
+fn tried(row: &Deployment) -> [u8; 32] {
+    row.refused.or(row.current.as_ref().map(|installed| installed.digest)).unwrap_or_default()
 }
 
 // What to go back to from a newer version: the one that was last trusted, for one on trial may be what is being replaced.

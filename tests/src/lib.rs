@@ -1,1 +1,36 @@
-//! The whole system under test: real binaries, real sockets.
+//! The whole system from its real binaries over real sockets, for tests and for the demo. Nothing depends on this crate.
+//!
+//! [`World`] is the folder in which one system lives, with its logs. Into it go a [`Cloud`] (the control plane), a
+//! [`Gateway`] (the agent), [`Device`]s, a [`Link`] that can be cut, an outside broker ([`Mosquitto`]); [`Edgectl`]
+//! does what an operator does; [`System`] is the usual house of them. [`oracle`] judges what became of every event.
+//!
+//! The binaries and the packed functions must have been built: `cargo xtask test` does, and so does `cargo xtask demo`.
+
+mod binaries;
+mod cloud;
+mod device;
+mod edgectl;
+mod gateway;
+mod http;
+mod link;
+mod mosquitto;
+pub mod oracle;
+mod port;
+mod process;
+pub mod recording;
+mod system;
+mod wait;
+mod world;
+
+pub use binaries::{binary, function};
+pub use cloud::{Cloud, Record};
+pub use device::{Device, Progress, Replay, Summary};
+pub use edgectl::Edgectl;
+pub use gateway::{Gateway, Inlet, LABEL, Status};
+pub use link::Link;
+pub use mosquitto::Mosquitto;
+pub use port::Port;
+pub use process::Process;
+pub use system::System;
+pub use wait::wait_until;
+pub use world::World;

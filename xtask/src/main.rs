@@ -1,3 +1,110 @@
-//! The project's own commands.
+//! The project's own commands: `cargo xtask COMMAND`. No dependencies, so that the first of them starts at once.
 
-fn main() {}
+mod cargo;
+mod demo;
+mod functions;
+mod report;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use crate::report::{Failure, Outcome, say};
+
+struct Command {
+    name: &'static str,
+    summary: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> Outcome,
+}
+
+const COMMANDS: [Command; 4] = [
+    Command {
+        name: "demo",
+        summary: "builds and runs the whole system on a recording of a real sensor, in about a minute",
+        help: demo::HELP,
+        run: demo::run,
+    },
+    Command {
+        name: "test",
+        summary: "checks everything: format, lints, builds, all tests",
+        help: test::HELP,
+        run: test::run,
+    },
+    Command {
+        name: "functions",
+        summary: "compiles and packs the example functions",
+        help: functions::HELP,
+        run: functions::run,
+    },
+    Command {
+        name: "setup",
+        summary: "installs what the other commands need and this machine lacks",
+        help: setup::HELP,
+        run: setup::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match execute(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said) => ExitCode::FAILURE,
+        Err(Failure::Because(reason)) => {
+            say(format_args!("error: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: &[String]) -> Outcome {
+    let asks_for_help = |argument: &String| matches!(argument.as_str(), "--help" | "-h");
+    let Some((name, rest)) = arguments.split_first().filter(|(name, _)| !asks_for_help(name) && *name != "help") else {
+        say(overview());
+        return Ok(());
+    };
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        return Err(Failure::because(format!("there is no command {name:?}\n\n{}", overview())));
+    };
+    if rest.iter().take_while(|argument| *argument != "--").any(asks_for_help) {
+        say(command.help.trim_end());
+        return Ok(());
+    }
+    (command.run)(rest)
+}
+
+fn overview() -> String {
+    let lines: String =
+        COMMANDS.iter().map(|Command { name, summary, .. }| format!("  {name:<10} {summary}\n")).collect();
+    format!("Usage: cargo xtask COMMAND\n\n{lines}\n`cargo xtask COMMAND --help` says more.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_explains_itself() {
+        for Command { name, help, .. } in COMMANDS {
+            assert!(help.starts_with(&format!("Usage: cargo xtask {name}")), "{name}");
+            assert!(execute(&[name.to_owned(), "--help".to_owned()]).is_ok(), "{name}");
+            assert!(overview().contains(name));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let refused = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            match execute(&arguments) {
+                Err(Failure::Because(reason)) => reason,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(refused(&["tset"]).starts_with("there is no command \"tset\""));
+        assert!(refused(&["setup", "now"]).contains("\"now\""));
+        assert!(refused(&["test", "--only", "lint,sing"]).contains("\"sing\""));
+        assert!(refused(&["test", "--only"]).contains("--only"));
+        assert!(refused(&["functions", "--fast"]).contains("\"--fast\""));
+    }
+}

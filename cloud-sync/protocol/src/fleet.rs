@@ -32,7 +32,7 @@ pub enum Reply {
 /// What should run on a gateway: all of it, not a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
-    /// Grows whenever anything below changes.
+    /// Changes whenever anything below does. It grows, in steps of any size, but only "the same" means something.
     pub generation: u64,
     /// The functions, no name twice. One that runs and is not named here is to be stopped.
     pub functions: Vec<DesiredFunction>,

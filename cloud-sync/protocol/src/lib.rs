@@ -9,7 +9,7 @@
 //! | `POST /gateway/v1/enroll` | [`enroll::Request`] | [`enroll::Reply`] | a claim token for a credential, once |
 //! | `POST /gateway/v1/records` | [`records::Request`] | [`records::Reply`] | delivers records; may be sent again |
 //! | `POST /gateway/v1/sync` | [`fleet::Request`] | [`fleet::Reply`] | reports what runs, waits for what should run |
-//! | `GET /gateway/v1/artifacts/{digest}` | | the file | a function, byte for byte as it was signed |
+//! | `GET /gateway/v1/artifacts/sha256:{hex}` | | the file | a function, byte for byte as it was signed; larger than [`MAX_BODY_BYTES`] if need be |
 //!
 //! Every refusal has a status of 400 or above and a [`Refusal`] as its body. The gateway sends again after 429 and 5xx
 //! and after no answer at all; after any other refusal sending the same again cannot help.

@@ -15,8 +15,6 @@ pub enum Step {
     Install {
         /// The function.
         name: String,
-        /// Number of the deployment.
-        deployment: u64,
     },
     /// Stop the function and forget its deployment; its state stays.
     Remove {
@@ -25,17 +23,21 @@ pub enum Step {
     },
 }
 
-/// The steps from what was settled to what is desired, both as function name and deployment number.
+/// One deployment of one function: its number, and the digest of the file. The number alone would not do, for a control
+/// plane that was restored from a backup gives numbers a second time.
+pub type DeploymentId = (u64, [u8; 32]);
+
+/// The steps from what was settled to what is desired, both by function name.
 ///
-/// `settled` holds the deployment that was last dealt with for each function, whether it was taken or refused: a number
-/// that was refused is not tried again, and any other number always is, so that a newer deployment supersedes a stuck
-/// one and a deployment of an older version is as good as any.
-pub fn steps(settled: &BTreeMap<String, u64>, desired: &BTreeMap<String, u64>) -> Vec<Step> {
+/// `settled` holds the deployment that was last dealt with for each function, whether it was taken or refused: one that
+/// was refused is not tried again, and any other always is, so that a newer deployment supersedes a stuck one and a
+/// deployment of an older version is as good as any.
+pub fn steps(settled: &BTreeMap<String, DeploymentId>, desired: &BTreeMap<String, DeploymentId>) -> Vec<Step> {
     let removals = settled.keys().filter(|name| !desired.contains_key(*name));
     let installs = desired.iter().filter(|(name, deployment)| settled.get(*name) != Some(deployment));
     removals
         .map(|name| Step::Remove { name: name.clone() })
-        .chain(installs.map(|(name, &deployment)| Step::Install { name: name.clone(), deployment }))
+        .chain(installs.map(|(name, _)| Step::Install { name: name.clone() }))
         .collect()
 }
 
@@ -89,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    fn set(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
-        pairs.iter().map(|(name, number)| (name.to_string(), *number)).collect()
+    fn set(pairs: &[(&str, u64)]) -> BTreeMap<String, DeploymentId> {
+        pairs.iter().map(|(name, number)| (name.to_string(), (*number, [1; 32]))).collect()
     }
 
     #[test]
@@ -98,11 +100,7 @@ mod tests {
         assert_eq!(steps(&set(&[("a", 1)]), &set(&[("a", 1)])), []);
         assert_eq!(
             steps(&set(&[("a", 1), ("b", 2)]), &set(&[("a", 3), ("c", 4)])),
-            [
-                Step::Remove { name: "b".into() },
-                Step::Install { name: "a".into(), deployment: 3 },
-                Step::Install { name: "c".into(), deployment: 4 },
-            ]
+            [Step::Remove { name: "b".into() }, Step::Install { name: "a".into() }, Step::Install { name: "c".into() },]
         );
         // Going back to an older deployment number is a step like any other.
         assert_eq!(steps(&set(&[("a", 3)]), &set(&[("a", 1)])), [Step::Install { name: "a".into(), deployment: 1 }]);

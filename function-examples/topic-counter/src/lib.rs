@@ -30,13 +30,16 @@ struct Counts {
 #[function]
 fn on_event(payload: Fields<'_>, cx: &mut Context) -> Result {
     let (every, separator) = (cx.config("every")?, cx.config::<String>("separator")?);
-    if !(1..=1_000_000).contains(&every) {
-        return Err(Error::new(format!("the configuration has every = {every}; allowed are 1 to 1000000")));
+    if !(1..=1_000_000).contains(&every) || separator.is_empty() {
+        let message = format!(
+            "the configuration has every = {every} and separator = {separator:?}; allowed are 1 to 1000000 and a text"
+        );
+        return Err(Error::new(message));
     }
     let event = cx.event();
     let group = match payload.has("group") {
         true => payload.text("group")?,
-        false => event.device.split(&separator).find(|part| !part.is_empty()).unwrap_or(event.device),
+        false => event.device.split_once(&separator).map_or(event.device, |(group, _)| group),
     };
     let kind = event.topic.rsplit('/').next().unwrap_or_default();
 
