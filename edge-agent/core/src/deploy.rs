@@ -103,7 +103,10 @@ mod tests {
             [Step::Remove { name: "b".into() }, Step::Install { name: "a".into() }, Step::Install { name: "c".into() },]
         );
         // Going back to an older deployment number is a step like any other.
-        assert_eq!(steps(&set(&[("a", 3)]), &set(&[("a", 1)])), [Step::Install { name: "a".into(), deployment: 1 }]);
+        assert_eq!(steps(&set(&[("a", 3)]), &set(&[("a", 1)])), [Step::Install { name: "a".into() }]);
+        // So is the same number with another file.
+        let other = BTreeMap::from([("a".to_string(), (3, [2; 32]))]);
+        assert_eq!(steps(&set(&[("a", 3)]), &other), [Step::Install { name: "a".into() }]);
     }
 
     #[test]
