@@ -36,7 +36,11 @@ pub struct Identity {
 /// What can stand as the first parameter of a handler.
 ///
 /// [`Json`](crate::Json) and [`Postcard`](crate::Postcard) of any type that serde reads (also one that borrows from the
-/// payload), `String` and `&str`, `Vec<u8>` and `&[u8]`, and the whole [`Event`].
+/// payload), [`Fields`](crate::Fields), `String` and `&str`, `Vec<u8>` and `&[u8]`, and the whole [`Event`].
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot take its event as `{Self}`",
+    note = "its first parameter is `Json<T>`, `Postcard<T>`, `Fields`, `&str`, `String`, `&[u8]`, `Vec<u8>` or `Event`"
+)]
 pub trait FromEvent<'e>: Sized {
     /// Reads the event.
     ///
