@@ -26,7 +26,7 @@ pub use binaries::{binary, function};
 pub use cloud::{Cloud, Record};
 pub use device::{Device, Progress, Replay, Summary};
 pub use edgectl::Edgectl;
-pub use gateway::{Gateway, Inlet, LABEL, Status};
+pub use gateway::{Function, Gateway, Inlet, LABEL, Status};
 pub use link::Link;
 pub use mosquitto::Mosquitto;
 pub use port::Port;

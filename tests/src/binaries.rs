@@ -1,0 +1,37 @@
+//! Where the built things are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// A binary of the workspace, beside the one that runs.
+///
+/// # Errors
+/// It has not been built.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    built(folder()?.join(name))
+}
+
+/// A function of `function-examples`, packed.
+///
+/// # Errors
+/// It has not been built.
+pub fn function(name: &str) -> Result<PathBuf> {
+    let folder = folder()?;
+    built(folder.parent().unwrap_or(&folder).join("functions").join(format!("{name}.wasm")))
+}
+
+fn built(path: PathBuf) -> Result<PathBuf> {
+    if !path.is_file() {
+        bail!("{} is missing; `cargo xtask test` builds it, and `cargo xtask demo` too", path.display());
+    }
+    Ok(path)
+}
+
+// Cargo puts binaries into a folder, and tests into `deps` in it.
+fn folder() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find the folder of the binaries")?;
+    let folder = program.parent().context("the program lies in no folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    Ok(Path::to_owned(folder))
+}

@@ -1,0 +1,80 @@
+//! An outside broker: Debian's mosquitto.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::cloud::STARTS;
+use crate::{Port, Process, World, wait_until};
+
+/// A mosquitto that keeps its sessions on disk, and so through a restart.
+#[derive(Debug)]
+pub struct Mosquitto {
+    port: Port,
+    config: PathBuf,
+    logs: PathBuf,
+    process: Option<Process>,
+}
+
+impl Mosquitto {
+    /// Starts one, and waits until it listens; `None` where it is not installed.
+    ///
+    /// # Errors
+    /// It is installed and does not start.
+    pub fn start(world: &World) -> Result<Option<Self>> {
+        let installed = Command::new("mosquitto").arg("-h").output();
+        if installed.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        let port = Port::free()?;
+        let data = world.path("mosquitto");
+        std::fs::create_dir(&data)?;
+        let config = format!(
+            "listener {} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\npersistence true\npersistence_location {}/\n\
+             max_queued_messages 0\n",
+            port.address().port(),
+            data.display()
+        );
+        let config = world.write("mosquitto.conf", config)?;
+        let mut mosquitto = Self { port, config, logs: world.logs(), process: None };
+        mosquitto.restart()?;
+        Ok(Some(mosquitto))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Starts it again, after it was stopped.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(&self.config);
+        // As root it would become another user, who may not write here.
+        command.env("HOME", self.config.parent().unwrap_or(&self.config));
+        let mut process = Process::start("mosquitto", command, &self.logs)?;
+        wait_until("mosquitto to listen", STARTS, || {
+            ensure!(process.ended().is_none(), "it ended");
+            Ok(TcpStream::connect(self.port.address())?)
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Stops it in good order (SIGTERM), so that it saves its sessions.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.terminate()?;
+            process.wait(STARTS)?;
+        }
+        Ok(())
+    }
+}

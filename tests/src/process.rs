@@ -1,0 +1,127 @@
+//! Programs that run in a world.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::wait_until;
+
+/// A program in a process group of its own, killed when this is dropped, and also when the program that holds this is
+/// killed itself.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    guard: Child,
+    log: PathBuf,
+    output: PathBuf,
+}
+
+// Reads until whoever started it closes the pipe or dies, then kills the group.
+const GUARD: &str = "read -r _; kill -KILL -- \"-$0\"";
+
+impl Process {
+    /// Starts a program. What it prints goes to `NAME.log` (standard error) and `NAME.out` in the folder `logs`; a name
+    /// that is used again goes on there.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
+        let (log, output) = (logs.join(format!("{name}.log")), logs.join(format!("{name}.out")));
+        let open = |path: &Path| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("cannot write {}", path.display()))
+        };
+        command.process_group(0).stdin(Stdio::null()).stderr(open(&log)?).stdout(open(&output)?);
+        let cannot = |program: &Command| format!("cannot start {name} ({})", program.get_program().display());
+        let mut child = command.spawn().with_context(|| cannot(&command))?;
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD, &child.id().to_string()]);
+        guard.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        match guard.spawn() {
+            Ok(guard) => Ok(Self { name: name.to_owned(), child, guard, log, output }),
+            Err(error) => {
+                let _ = child.kill();
+                Err(error).with_context(|| cannot(&guard))
+            }
+        }
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// What it printed on its standard output.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn output(&self) -> Result<String> {
+        fs::read_to_string(&self.output).with_context(|| format!("cannot read {}", self.output.display()))
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// SIGKILL: it has no chance to do anything any more. Returns when it is gone.
+    pub fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM: it is asked to end.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub fn terminate(&self) -> Result<()> {
+        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()]).status();
+        let sent = status.is_ok_and(|status| status.success());
+        anyhow::ensure!(sent, "cannot send SIGTERM to {}; has it ended before?", self.name);
+        Ok(())
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let what = format!("{} to end", self.name);
+        wait_until(&what, deadline, || self.ended().ok_or("it runs"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The guard first: when the program is gone, its number can become another's.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+        self.kill();
+    }
+}
+
+/// The end of every log in a folder, for whoever must find out what went wrong.
+pub(crate) fn tails(logs: &Path, lines: usize) -> io::Result<String> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(logs)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.sort();
+    let mut all = String::new();
+    for path in paths {
+        let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+        let skipped = text.lines().count().saturating_sub(lines);
+        let name = path.file_stem().unwrap_or_default().display().to_string();
+        all += &format!("---- {name} ({skipped} lines above)\n");
+        text.lines().skip(skipped).for_each(|line| all += &format!("{line}\n"));
+    }
+    Ok(all)
+}
