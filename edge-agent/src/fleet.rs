@@ -96,6 +96,7 @@ impl Fleet {
         }
         for name in fleet.deployments.keys().cloned().collect::<Vec<_>>() {
             if fleet.local.contains(&name) {
+                fleet.give_way(&name).await?;
                 continue;
             }
             if let Some(active) = fleet.restore(&name).await? {
@@ -105,6 +106,16 @@ impl Fleet {
         fleet.tidy();
         fleet.pipeline.set_plan(Plan::new(slots));
         Ok(fleet)
+    }
+
+    // The configuration has got a function of this name since it was deployed.
+    async fn give_way(&mut self, name: &str) -> Result<(), StepError> {
+        let Some(mut row) = self.deployments.get(name).cloned() else { return Ok(()) };
+        row.detail = InstallError::Local { function: name.to_owned() }.to_string();
+        row.status = FunctionStatus::Failed;
+        row.refused = row.current.take().map(|installed| installed.digest).or(row.refused);
+        row.previous = None;
+        self.settle(name, row).await
     }
 
     // What of a deployment can run: the current version, or the previous one if the current one is gone or damaged.

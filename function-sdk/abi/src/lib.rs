@@ -8,6 +8,9 @@
 //! | `edge_alloc` | `(len: i32) -> i32` | an address, divisible by 8, of `len` free bytes for the host to write the event into |
 //! | `edge_handle` | `(event: i32, len: i32) -> i32` | handles the event block at `event`; 0 is success, anything else a failure |
 //!
+//! Other exports are ignored. `edge_alloc` answers 0 when there is no room, which ends the run. A start function may log,
+//! read the configuration and draw random numbers, but neither read state nor list effects.
+//!
 //! The guest may import these functions from the module [`NAMESPACE`], and no others:
 //!
 //! | import | type | meaning |
@@ -24,7 +27,8 @@
 //!
 //! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `state_get`) answers the length of
 //! the value, and writes it to `out` only if it fits in `out_cap`; the guest then comes again with more room. An absent
-//! value answers [`ABSENT`]. **No import blocks.** Effects take place together after `edge_handle` returned 0, in one
+//! value answers [`ABSENT`]. Keys are not empty. `random_fill` is for jitter and sampling: whoever knows the seed knows the
+//! numbers, so never make keys of them. **No import blocks.** Effects take place together after `edge_handle` returned 0, in one
 //! transaction with the mark that the event was handled, or not at all. An effect that is not allowed, malformed or
 //! over a limit ends the run as a trap that names it.
 //!
