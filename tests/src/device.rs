@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use crate::recording::Recording;
 use crate::{Process, World, binary};
 
 /// What a device does.
@@ -17,7 +18,8 @@ pub struct Replay {
     pub device: String,
     /// The broker.
     pub broker: SocketAddr,
-    /// The recording that it replays; none: it measures a simulated room.
+    /// The recording that it replays; none: the one that the project carries. It never measures a simulated room, whose
+    /// readings it would drop while it cannot send them.
     pub recording: Option<PathBuf>,
     /// Readings per second.
     pub rate: f64,
@@ -71,9 +73,10 @@ impl Device {
         command.args(["--verbose", "--report", "json", "--device", device]);
         command.args(["--broker", &broker.to_string(), "--rate", &rate.to_string()]);
         command.arg("--boot-file").arg(world.path(&format!("{device}.boot")));
-        if let Some(recording) = recording {
-            command.arg("--replay").arg(recording);
-        }
+        command.arg("--replay").arg(match recording {
+            Some(recording) => recording.clone(),
+            None => Recording::of_the_project()?.file,
+        });
         if let Some(limit) = limit {
             command.args(["--limit", &limit.to_string()]);
         }

@@ -32,8 +32,9 @@ impl Mosquitto {
         let data = world.path("mosquitto");
         std::fs::create_dir(&data)?;
         let config = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\npersistence true\npersistence_location {}/\n\
-             max_queued_messages 0\n",
+            // Started by root it would become another user, who may not write here.
+            "user root\nlistener {} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\npersistence true\n\
+             persistence_location {}/\nmax_queued_messages 0\n",
             port.address().port(),
             data.display()
         );
@@ -55,8 +56,6 @@ impl Mosquitto {
     pub fn restart(&mut self) -> Result<()> {
         let mut command = Command::new("mosquitto");
         command.arg("-c").arg(&self.config);
-        // As root it would become another user, who may not write here.
-        command.env("HOME", self.config.parent().unwrap_or(&self.config));
         let mut process = Process::start("mosquitto", command, &self.logs)?;
         wait_until("mosquitto to listen", STARTS, || {
             ensure!(process.ended().is_none(), "it ended");

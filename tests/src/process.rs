@@ -23,7 +23,7 @@ pub struct Process {
 }
 
 // Reads until whoever started it closes the pipe or dies, then kills the group.
-const GUARD: &str = "read -r _; kill -KILL -- \"-$0\"";
+const GUARD: &str = "read -r _; kill -s KILL -- \"-$0\"";
 
 impl Process {
     /// Starts a program. What it prints goes to `NAME.log` (standard error) and `NAME.out` in the folder `logs`; a name
@@ -85,7 +85,7 @@ impl Process {
     /// # Errors
     /// It is gone already.
     pub fn terminate(&self) -> Result<()> {
-        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()]).status();
+        let status = Command::new("sh").args(["-c", "kill -s TERM \"$0\"", &self.child.id().to_string()]).status();
         let sent = status.is_ok_and(|status| status.success());
         anyhow::ensure!(sent, "cannot send SIGTERM to {}; has it ended before?", self.name);
         Ok(())
@@ -124,4 +124,44 @@ pub(crate) fn tails(logs: &Path, lines: usize) -> io::Result<String> {
         text.lines().skip(skipped).for_each(|line| all += &format!("{line}\n"));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn sleeper(logs: &Path) -> Process {
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        Process::start("sleeper", command, logs).unwrap()
+    }
+
+    #[test]
+    fn a_program_is_killed_when_whoever_started_it_is_gone() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut process = sleeper(logs.path());
+        assert!(process.ended().is_none());
+        // What the system does with the pipe when we are killed.
+        drop(process.guard.stdin.take());
+        assert_eq!(process.wait(DEADLINE).unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_program_can_be_asked_to_end_and_leaves_its_output() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut process = sleeper(logs.path());
+        process.terminate().unwrap();
+        assert_eq!(process.wait(DEADLINE).unwrap().signal(), Some(15));
+
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo said; echo logged >&2; exit 3"]);
+        let mut process = Process::start("speaker", command, logs.path()).unwrap();
+        assert_eq!(process.wait(DEADLINE).unwrap().code(), Some(3));
+        assert_eq!(process.output().unwrap(), "said\n");
+        assert!(tails(logs.path(), 9).unwrap().ends_with("---- speaker (0 lines above)\nlogged\n"));
+    }
 }

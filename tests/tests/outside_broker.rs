@@ -61,6 +61,19 @@ fn events_take_effect_once_through_kill_9_and_sigterm_of_the_agent() {
 }
 
 #[test]
+fn events_take_effect_once_through_a_restart_of_the_broker() {
+    let Some((system, mut broker)) = system() else { return };
+    let start = |number| system.device(&format!("thermostat-{number}"), None, 300.0, Some(READINGS)).unwrap();
+    let devices: Vec<Device> = (1..=2).map(start).collect();
+    for runs in [300, 900] {
+        wait_for_runs(&system, runs);
+        broker.stop().unwrap();
+        broker.restart().unwrap();
+    }
+    assert_every_event_once(&system, devices);
+}
+
+#[test]
 fn what_functions_publish_reaches_the_brokers_subscribers() {
     let Some((system, broker)) = system() else { return };
     let mut device = system.device("thermostat-1", None, 1_000.0, Some(50)).unwrap();

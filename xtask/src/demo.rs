@@ -1,10 +1,11 @@
 //! `cargo xtask demo`.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use crate::cargo::{self, binary, cannot_start};
-use crate::report::{Outcome, step};
+use crate::report::{Failure, Outcome, step};
 use crate::{functions, setup};
 
 pub(crate) const HELP: &str = "\
@@ -23,6 +24,7 @@ Ends with a table of what became of every reading. Exit status 1 if any is missi
 ";
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
+    check(arguments)?;
     setup::wasm()?;
     step("build", || cargo::build(cargo::BINARIES))?;
     step("functions", functions::pack)?;
@@ -31,4 +33,30 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     demo.args(arguments);
     let error = demo.exec();
     Err(cannot_start(demo.get_program(), &error))
+}
+
+// A mistake is better said before the build than after it.
+fn check(arguments: &[String]) -> Outcome {
+    let (mut data, mut windows) = (false, false);
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let given = match argument.as_str() {
+            "--keep" => continue,
+            "--data" => &mut data,
+            "--windows" => &mut windows,
+            _ => return Err(Failure::because(format!("{argument:?} is not known here; see --help"))),
+        };
+        *given = true;
+        match arguments.next() {
+            None => return Err(Failure::because(format!("{argument} wants a file"))),
+            Some(file) if !Path::new(file).is_file() => {
+                return Err(Failure::because(format!("{argument}: there is no file {file}")));
+            }
+            Some(_) => {}
+        }
+    }
+    if data == windows {
+        return Ok(());
+    }
+    Err(Failure::because("--data and --windows belong together: a recording, and what is known of it"))
 }

@@ -105,6 +105,10 @@ mod tests {
         assert!(refused(&["setup", "now"]).contains("\"now\""));
         assert!(refused(&["test", "--only", "lint,sing"]).contains("\"sing\""));
         assert!(refused(&["test", "--only"]).contains("--only"));
+        assert!(refused(&["demo", "--kep"]).contains("\"--kep\""));
+        assert!(refused(&["demo", "--data"]).contains("wants a file"));
+        assert!(refused(&["demo", "--keep", "--data", "Cargo.toml"]).contains("belong together"));
+        assert!(refused(&["demo", "--data", "no.csv", "--windows", "no.json"]).contains("no.csv"));
         assert!(refused(&["functions", "--fast"]).contains("\"--fast\""));
     }
 }

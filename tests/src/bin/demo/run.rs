@@ -209,22 +209,23 @@ impl Demo {
     /// For whoever wants to see more while all of it runs.
     pub(crate) fn how_to_look_around(&self) -> Result<String> {
         let System { gateway, cloud, world, .. } = &self.system;
-        let (edgectl, device) = (binary("edgectl")?, binary("thermostat-host")?);
-        let (edgectl, device) = (edgectl.display(), device.display());
+        let edgectl = binary("edgectl")?;
+        let bin = edgectl.parent().context("a program lies in a folder")?.display();
         let (broker, status) = (gateway.broker(), gateway.status_address());
         let folder = world.logs();
         let folder = folder.parent().context("the logs lie in the world's folder")?.display();
         Ok(format!(
-            "Everything goes on running until Ctrl-C, which stops and removes it. In another terminal:\n\n  \
+            "\nEverything goes on running until Ctrl-C, which stops and removes it. In another terminal:\n\n  \
              export EDGECTL_SERVER=http://{cloud} EDGECTL_TOKEN_FILE={token}\n  \
-             {edgectl} gateways                                # what runs where, and how it is\n  \
-             {edgectl} records --stream anomalies --limit 5    # what the functions found\n  \
-             {edgectl} records --follow                        # all that arrives\n  \
-             {edgectl} --help                                  # and more\n\n  \
-             curl http://{status}/status                # the gateway\n  \
-             {device} --broker {broker} --device cellar -v      # one more device\n  \
-             mosquitto_sub -h {ip} -p {port} -t 'celsius/#' -v   # what unit-conversion publishes (Debian: mosquitto-clients)\n\n  \
-             logs: {folder}/logs, the gateway's configuration: {folder}/gateway.toml",
+             PATH={bin}:$PATH\n\n  \
+             edgectl gateways                               # what runs where, and how it is\n  \
+             edgectl records --stream anomalies --limit 5   # what a function found\n  \
+             edgectl records --follow                       # all that arrives\n  \
+             curl http://{status}/status          # what the gateway says of itself\n  \
+             thermostat-host --broker {broker} -v    # one more device\n  \
+             mosquitto_sub -h {ip} -p {port} -t 'celsius/#' -v # what a function publishes (Debian: mosquitto-clients)\n\n  \
+             logs: {folder}/logs\n  \
+             the gateway's configuration: {folder}/gateway.toml\n",
             cloud = cloud.address(),
             token = cloud.token_file().display(),
             ip = broker.ip(),
