@@ -129,7 +129,7 @@ pub(crate) struct Deploy {
     /// Configuration that differs from the manifest; may be given more than once.
     #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) config: Vec<(String, String)>,
-    /// Waits until it runs on every gateway that is meant and online; fails if it does not.
+    /// Waits until it has passed its trial on every gateway that is meant and online; fails if it does not run there.
     #[arg(long)]
     pub(crate) wait: bool,
     /// How long to wait at most, such as 90s or 5m.

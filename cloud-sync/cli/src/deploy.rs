@@ -48,8 +48,16 @@ pub(crate) async fn undeploy(out: &Out, client: &Client, name: &str, to: &Target
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Running,
+    /// It runs, and too few events came to trust it yet.
+    OnTrial,
     Pending(String),
     Failed(String),
+}
+
+impl Outcome {
+    fn runs(&self) -> bool {
+        matches!(self, Self::Running | Self::OnTrial)
+    }
 }
 
 /// What became of a deployment on a gateway; `None` if it is not meant for it.
@@ -71,7 +79,7 @@ fn outcome(gateway: &api::Gateway, deployment: &api::Deployment, was_meant: bool
     Some(match state {
         Some(state) if state.deployment == deployment.number => match state.status {
             Status::Running => Outcome::Running,
-            Status::Trial => Outcome::Pending("runs on trial".to_owned()),
+            Status::Trial => Outcome::OnTrial,
             Status::RolledBack => Outcome::Failed(format!("rolled back: {}", state.detail)),
             Status::Failed => Outcome::Failed(format!("failed: {}", state.detail)),
         },
@@ -81,7 +89,7 @@ fn outcome(gateway: &api::Gateway, deployment: &api::Deployment, was_meant: bool
 
 /// Whether all that is online has decided; gateways that are not online are unknown, and one at least must be there.
 fn decided(outcomes: &BTreeMap<String, (Health, Outcome)>) -> bool {
-    let is_pending = |outcome: &Outcome| matches!(outcome, Outcome::Pending(_));
+    let is_pending = |outcome: &Outcome| matches!(outcome, Outcome::OnTrial | Outcome::Pending(_));
     let online = || outcomes.values().filter(|(health, _)| *health == Health::Online);
     online().next().is_some() && !online().any(|(_, outcome)| is_pending(outcome))
 }
@@ -104,12 +112,16 @@ async fn wait_for(client: &Client, deployment: &api::Deployment, timeout: Durati
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-    let all_run = outcomes.values().all(|(health, outcome)| *health != Health::Online || *outcome == Outcome::Running);
-    if decided(&outcomes) && all_run {
-        let running = outcomes.values().filter(|(_, outcome)| *outcome == Outcome::Running).count();
+    let online = || outcomes.values().filter(|(health, _)| *health == Health::Online);
+    // A quiet gateway may be on trial for days, which is no failure.
+    if online().next().is_some() && online().all(|(_, outcome)| outcome.runs()) {
+        let count = |wanted: &Outcome| outcomes.values().filter(|(_, outcome)| outcome == wanted).count();
         note(&format!(
-            "runs on {running} of {} gateways; those that are not online get it when they come",
-            outcomes.len()
+            "runs on {} of {} gateways, and on {} on trial, for few events came yet; those that are not online get it \
+             when they come",
+            count(&Outcome::Running),
+            outcomes.len(),
+            count(&Outcome::OnTrial)
         ));
         return Ok(());
     }
@@ -118,6 +130,7 @@ async fn wait_for(client: &Client, deployment: &api::Deployment, timeout: Durati
     } else {
         let line = |(id, (_, outcome)): (&String, &(Health, Outcome))| match outcome {
             Outcome::Running => format!("{id}: running"),
+            Outcome::OnTrial => format!("{id}: on trial"),
             Outcome::Pending(what) => format!("{id}: {what} (waited {} s)", timeout.as_secs()),
             Outcome::Failed(why) => format!("{id}: {why}"),
         };
@@ -184,7 +197,7 @@ mod tests {
         let online = |desired, state| gateway(Health::Online, desired, state);
         assert_eq!(of(online(Some(5), Some((5, Status::Running))), false), Some(Outcome::Running));
         assert!(matches!(of(online(Some(5), Some((4, Status::Running))), false), Some(Outcome::Pending(_))));
-        assert!(matches!(of(online(Some(5), Some((5, Status::Trial))), false), Some(Outcome::Pending(_))));
+        assert_eq!(of(online(Some(5), Some((5, Status::Trial))), false), Some(Outcome::OnTrial));
         assert_eq!(
             of(online(Some(5), Some((5, Status::RolledBack))), false),
             Some(Outcome::Failed("rolled back: why".into()))
@@ -206,6 +219,7 @@ mod tests {
         assert!(!decided(&map(&[])));
         assert!(!decided(&map(&[(Health::Offline, pending.clone())])));
         assert!(decided(&map(&[(Health::Offline, pending.clone()), running.clone()])));
-        assert!(!decided(&map(&[(Health::Online, pending), running])));
+        assert!(!decided(&map(&[(Health::Online, pending), running.clone()])));
+        assert!(!decided(&map(&[(Health::Online, Outcome::OnTrial), running])));
     }
 }

@@ -136,7 +136,11 @@ pub(crate) async fn serve<I: Ingest>(
         _ = closing.wait_for(|closing| *closing) => return,
     };
     let (seat, hello) = match greeted {
-        Ok(Ok(greeted)) => greeted,
+        Ok(Ok(Some(greeted))) => greeted,
+        Ok(Ok(None)) => {
+            tracing::debug!(%address, "closed without a word");
+            return;
+        }
         Ok(Err(Rejection { cause, answer })) => {
             tracing::warn!(%address, %cause, "a client may not connect");
             farewell(stream, answer).await;
@@ -162,27 +166,32 @@ pub(crate) async fn serve<I: Ingest>(
 }
 
 /// Reads the CONNECT and takes the seat. The answer is left in `out`, so that it is the first to be written.
+// `None`: somebody who only looked whether the port is open, such as a load balancer.
 async fn greet(
     hub: &Hub,
     link: &Arc<Link>,
     stream: &mut TcpStream,
     input: &mut Input,
     out: &mut BytesMut,
-) -> Result<(Arc<Seat>, Hello), Rejection> {
+) -> Result<Option<(Arc<Seat>, Hello)>, Rejection> {
     let silent = |cause| Rejection { cause, answer: BytesMut::new() };
     let (mut read, _) = stream.split();
     let frame = loop {
         if let Some(frame) = input.next_frame(hub.options.max_packet_bytes).map_err(silent)? {
             break frame;
         }
-        input.fill(&mut read).await.map_err(|error| silent(Violation::protocol(format!("no CONNECT: {error}"))))?;
+        match input.fill(&mut read).await {
+            Ok(()) => {}
+            Err(_) if input.is_empty() => return Ok(None),
+            Err(error) => return Err(silent(Violation::protocol(format!("no CONNECT: {error}")))),
+        }
     };
     let hello = handshake::greet(frame, &hub.options, link.id)?;
     let (seat, present) = hub
         .attach(&hello.claim, link, Instant::now().into_std())
         .map_err(|cause| Rejection::answered(hello.peer.version, cause))?;
     encode::packet(out, &hello.connack(present));
-    Ok((seat, hello))
+    Ok(Some((seat, hello)))
 }
 
 impl<I> Drop for Connection<I> {

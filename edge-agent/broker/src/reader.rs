@@ -59,6 +59,11 @@ impl Input {
         next_frame(&mut self.buffer, max)
     }
 
+    /// Whether nothing came that was not taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Waits for bytes. The buffer exists only while it holds some, so that idle connections cost little.
     pub(crate) async fn fill(&mut self, read: &mut ReadHalf<'_>) -> io::Result<()> {
         if self.buffer.is_empty() {
