@@ -165,8 +165,8 @@ pub(crate) async fn serve<I: Ingest>(
     connection.leave(end, stream, out, permit).await;
 }
 
-/// Reads the CONNECT and takes the seat. The answer is left in `out`, so that it is the first to be written.
-// `None`: somebody who only looked whether the port is open, such as a load balancer.
+/// Reads the CONNECT and takes the seat. The answer is left in `out`, so that it is the first to be written. `None`:
+/// somebody who only looked whether the port is open, such as a load balancer.
 async fn greet(
     hub: &Hub,
     link: &Arc<Link>,

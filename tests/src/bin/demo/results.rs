@@ -88,22 +88,22 @@ impl Results {
     fn write_devices(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  {:<14}{:>10}{:>14}{:>8}{:>9}{:>9}{:>8}{:>13}{:>15}",
+            "  {:<14}{:>10}{:>8}{:>8}{:>9}{:>9}{:>8}{:>9}{:>8}",
             "device",
             "published",
-            "acknowledged",
+            "acked",
             "resent",
             "missing",
             "doubled",
             "alerts",
-            "windows hit",
-            "other reports"
+            "windows",
+            "others"
         )?;
         for DeviceResult { account, resent, alerts, detection } in &self.devices {
             let hit = detection.hits.iter().filter(|reports| **reports > 0).count();
             writeln!(
                 f,
-                "  {:<14}{:>10}{:>14}{:>8}{:>9}{:>9}{:>8}{:>13}{:>15}",
+                "  {:<14}{:>10}{:>8}{:>8}{:>9}{:>9}{:>8}{:>9}{:>8}",
                 account.device,
                 number(account.published),
                 number(account.acknowledged),
@@ -128,6 +128,6 @@ impl Results {
             writeln!(f, "    {first} to {last}   {hit} of {}", self.devices.len())?;
         }
         let outside = self.sum(|device| device.detection.outside as u64);
-        write!(f, "    reports outside of them (false alarms, as labelled): {outside}")
+        write!(f, "    others, outside of them (false alarms, as labelled): {outside}")
     }
 }

@@ -223,7 +223,7 @@ impl Demo {
              edgectl records --follow                       # all that arrives\n  \
              curl http://{status}/status          # what the gateway says of itself\n  \
              thermostat-host --broker {broker} -v    # one more device\n  \
-             mosquitto_sub -h {ip} -p {port} -t 'celsius/#' -v # what a function publishes (Debian: mosquitto-clients)\n\n  \
+             mosquitto_sub -h {ip} -p {port} -t 'celsius/#' -v   # what a function publishes\n\n  \
              logs: {folder}/logs\n  \
              the gateway's configuration: {folder}/gateway.toml\n",
             cloud = cloud.address(),
