@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use agent_core::Filter;
 use function_package::PublicKey;
 use function_package::checked::{self, Mistakes, Table, integer, parsed, text};
+
+use crate::inlet::identity::{Entry, MAX_DEPTH, MAX_ENTRIES, Mapping, Place};
 
 /// What an operator decided, checked: every value is within its range, and nothing contradicts anything else.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub struct Listen {
     pub users: BTreeMap<String, Secret>,
     /// Largest packet, in bytes.
     pub max_packet_bytes: u32,
+    /// Where the identity of foreign devices' events lies.
+    pub mapping: Arc<Mapping>,
 }
 
 /// A broker that somebody else runs.
@@ -72,6 +78,8 @@ pub struct Connect {
     pub device_level: Option<usize>,
     /// Largest packet, in bytes.
     pub max_packet_bytes: u32,
+    /// Where the identity of foreign devices' events lies.
+    pub mapping: Arc<Mapping>,
 }
 
 /// The control plane.
@@ -142,7 +150,8 @@ impl Config {
     fn parse(file: &str, toml: &str, base: &Path) -> Result<Self, Mistakes> {
         checked::read(file, toml, |root| {
             let gateway = root.table("gateway", |t| gateway(t, base));
-            let mqtt = root.table("mqtt", mqtt);
+            let mapping = Arc::new(mapping(root));
+            let mqtt = root.table("mqtt", |t| mqtt(t, &mapping));
             let cloud = root.optional_table("cloud", |t| cloud(t, base));
             let deploy = root.table("deploy", |t| {
                 let key = parsed("a public key, edge-public-key-v1:…, as `edgectl key new` writes it", str::parse);
@@ -170,7 +179,36 @@ fn gateway(t: &mut Table<'_, '_>, base: &Path) -> Option<Gateway> {
     Some(Gateway { name, data_dir: base.join(data_dir?), workers })
 }
 
-fn mqtt(t: &mut Table<'_, '_>) -> Option<Mqtt> {
+fn mapping(root: &mut Table<'_, '_>) -> Mapping {
+    let place = || {
+        let allowed = "\"topic:N\", a level of the topic, or \"json:a.b\", a field of the payload at most";
+        parsed(format!("{allowed} {MAX_DEPTH} keys deep"), str::parse)
+    };
+    let entries = root.tables("identity", 0..=MAX_ENTRIES, |t| {
+        let topic = t.required("topic", parsed("a topic filter such as \"sensors/+/reading\"", Filter::new));
+        let device = t.optional("device", place());
+        let sequence = t.required("sequence", place());
+        let boot = t.optional("boot", place());
+        let topic = topic?;
+        for (key, place) in [("device", &device), ("sequence", &sequence), ("boot", &boot)] {
+            if let Some(place) = place.as_ref().filter(|place: &&Place| !place.fits(&topic)) {
+                t.mistake(key, format!("is \"{place}\", but no topic that matches \"{topic}\" has so many levels"));
+            }
+        }
+        Some(Entry { topic, device, sequence: sequence?, boot })
+    });
+    for (index, entry) in entries.iter().enumerate() {
+        if entries[..index].iter().any(|earlier| earlier.topic == entry.topic) {
+            root.mistake(
+                "identity",
+                format!("has two entries for \"{}\"; the first that matches counts, so take one out", entry.topic),
+            );
+        }
+    }
+    Mapping(entries)
+}
+
+fn mqtt(t: &mut Table<'_, '_>, mapping: &Arc<Mapping>) -> Option<Mqtt> {
     // Whether they are there at all, mistakes or not.
     let (mut listens, mut connects) = (false, false);
     let listen = t.optional_table("listen", |t| {
@@ -178,7 +216,7 @@ fn mqtt(t: &mut Table<'_, '_>) -> Option<Mqtt> {
         let address = t.required("address", address());
         let users = t.table("users", |t| Some(t.entries(10_000, |_| Ok(()), password())));
         let max_packet_bytes = t.optional("max_packet_bytes", packet_bytes()).unwrap_or(DEFAULT_PACKET_BYTES);
-        Some(Listen { address: address?, users: users?, max_packet_bytes })
+        Some(Listen { address: address?, users: users?, max_packet_bytes, mapping: mapping.clone() })
     });
     let connect = t.optional_table("connect", |t| {
         connects = true;
@@ -194,7 +232,15 @@ fn mqtt(t: &mut Table<'_, '_>) -> Option<Mqtt> {
         let device_level = t.optional("device_level", integer(1..=agent_core::topic::MAX_LEVELS));
         let max_packet_bytes = t.optional("max_packet_bytes", packet_bytes()).unwrap_or(DEFAULT_PACKET_BYTES);
         let login = user.map(|user| (user, password.unwrap_or(Secret(String::new()))));
-        Some(Connect { host: host?, port, client_id: client_id?, login, device_level, max_packet_bytes })
+        Some(Connect {
+            host: host?,
+            port,
+            client_id: client_id?,
+            login,
+            device_level,
+            max_packet_bytes,
+            mapping: mapping.clone(),
+        })
     });
     if listens && connects {
         t.mistake("connect", "stands beside \"listen\"; an agent has its own broker or uses another one, not both");
@@ -290,6 +336,38 @@ mod tests {
         assert!(mistakes(&format!("{gateway}{both}")).contains("not both"));
         // A mistake in the one that is there is all there is to say.
         assert_eq!(mistakes(&format!("{gateway}[mqtt.listen]\naddress = 1")).lines().count(), 1);
+    }
+
+    #[test]
+    fn identities_are_checked_as_a_whole() {
+        let rest = "[gateway]\ndata_dir = \"d\"\n[mqtt.listen]\naddress = \"[::1]:1\"\n";
+        let entry = |keys: &str| format!("{rest}[[identity]]\ntopic = \"sensors/+/reading\"\n{keys}");
+        let good = entry(
+            "device = \"topic:2\"\nsequence = \"json:meta.seq\"\n[[identity]]\ntopic = \"#\"\nsequence = \"topic:9\"",
+        );
+        let Mqtt::Listen(listen) = Config::parse("agent.toml", &good, Path::new("")).unwrap().mqtt else {
+            unreachable!()
+        };
+        assert_eq!(listen.mapping.0.len(), 2);
+        assert_eq!(listen.mapping.0[0].sequence, Place::Field(vec!["meta".to_owned(), "seq".to_owned()]));
+
+        let found = mistakes(&entry("device = \"topic:4\"\nsequence = \"meta.seq\"\nboot = \"json:a..b\"\nseq = 1"));
+        let begins = [
+            "agent.toml:7:1: identity[1].device: is \"topic:4\", but no topic that matches \"sensors/+/reading\" has so many levels",
+            "agent.toml:8:13: identity[1].sequence: is \"meta.seq\": begins with neither \"topic:\" nor \"json:\"; allowed is \"topic:N\"",
+            "agent.toml:9:9: identity[1].boot: is \"json:a..b\": has an empty key in its path",
+            "agent.toml:10:1: identity[1].seq: is not known here",
+        ];
+        assert_eq!(found.lines().count(), begins.len(), "{found}");
+        for (line, begin) in found.lines().zip(begins) {
+            assert!(line.starts_with(begin), "{line}\n{begin}");
+        }
+        let again = "sequence = \"json:a\"\n";
+        let twice = mistakes(&entry(&format!("{again}[[identity]]\ntopic = \"sensors/+/reading\"\n{again}")));
+        assert!(twice.contains("identity: has two entries for \"sensors/+/reading\""), "{twice}");
+        let entries = (0..=MAX_ENTRIES).map(|n| format!("[[identity]]\ntopic = \"t{n}\"\nsequence = \"json:a\"\n"));
+        let many = mistakes(&format!("{rest}{}", entries.collect::<String>()));
+        assert!(many.contains("identity: there are 65 of them; allowed is"), "{many}");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Counters {
     pub dead: Counter,
     /// Events that no function wanted; acknowledged, and not stored.
     pub unmatched: Counter,
+    /// Events without the identity that the configuration says they have; handled at least once.
+    pub unidentified: Counter,
     /// Records that the control plane confirmed.
     pub delivered: Counter,
     /// Times that a commit failed, after which everything in flight was thrown away and asked for again.

@@ -3,16 +3,17 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use agent_core::{Event, Identity, event::EventKind};
+use agent_core::{Event, event::EventKind};
 use agent_store::Publish;
 use bytes::Bytes;
-use device_wire::Envelope;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::identity::{Identified, Mapping};
 use crate::pipeline::{Acknowledge, Pipeline};
 
 pub mod broker;
 pub mod client;
+pub mod identity;
 
 /// A connection to the world of MQTT, both ways.
 pub trait Inlet: Send {
@@ -50,61 +51,41 @@ pub struct Arrival {
     pub topic: Arc<str>,
     /// Its payload, perhaps in an envelope.
     pub payload: Bytes,
+    /// Its user properties (MQTT 5), in the order sent.
+    pub properties: Vec<(String, String)>,
 }
 
 /// Who sent a message.
 #[derive(Debug)]
 pub enum Sender {
-    /// This device, says the connection that it came through. An envelope must agree.
+    /// This device, says the connection that it came through. What the message says must agree.
     Known(Arc<str>),
-    /// The connection does not say. An envelope is believed; without one it is this.
+    /// The connection does not say. The message is believed; if it says nothing, it is this.
     Claimed(Arc<str>),
 }
 
-/// Takes a message into the pipeline.
-pub async fn take(pipeline: &Pipeline, arrival: Arrival, acknowledge: Acknowledge) {
+/// Takes a message into the pipeline. `mapping` says where the identity lies in messages that have none of their own.
+pub async fn take(pipeline: &Pipeline, mapping: &Mapping, arrival: Arrival, acknowledge: Acknowledge) {
     let time_us = pipeline.clock.wall_us();
-    let Arrival { sender, topic, payload } = arrival;
-    let plain = |device: &Arc<str>| Event {
+    let event = |device, identity, payload: &[u8]| Event {
         kind: EventKind::Mqtt,
-        device: device.clone(),
-        topic: topic.clone(),
-        payload: payload.as_ref().into(),
-        identity: None,
-        time_us,
-    };
-    let (Sender::Known(device) | Sender::Claimed(device)) = &sender;
-    let envelope = match Envelope::decode(&payload) {
-        Ok(None) => return pipeline.submit(plain(device), acknowledge).await,
-        Ok(Some(envelope)) => envelope,
-        Err(error) => {
-            let reason = format!("the message of {device} on {topic} begins like an event envelope, but {error}");
-            return pipeline.refuse(plain(device), reason, acknowledge).await;
-        }
-    };
-    let device: Arc<str> = match &sender {
-        Sender::Known(device) if **device != *envelope.device => {
-            let reason = format!(
-                "{device} sent an event in the name of {}; a device sends its own, so let it connect under the name that \
-                 is in its envelopes",
-                envelope.device
-            );
-            return pipeline.refuse(plain(device), reason, acknowledge).await;
-        }
-        Sender::Known(device) => device.clone(),
-        Sender::Claimed(_) => envelope.device.into(),
-    };
-    let event = Event {
-        kind: EventKind::Mqtt,
-        topic: topic.clone(),
-        payload: envelope.payload.into(),
-        identity: Some(Identity {
-            source: device.clone(),
-            boot: u64::from(envelope.boot),
-            sequence: envelope.sequence,
-        }),
         device,
+        topic: arrival.topic.clone(),
+        payload: payload.into(),
+        identity,
         time_us,
     };
-    pipeline.submit(event, acknowledge).await;
+    match identity::identify(mapping, &arrival) {
+        Ok(Identified { device, identity, payload, lacking }) => {
+            if lacking {
+                pipeline.counters.unidentified.add(1);
+            }
+            pipeline.submit(event(device, identity, payload), acknowledge).await;
+        }
+        Err(refusal) => {
+            let (Sender::Known(device) | Sender::Claimed(device)) = &arrival.sender;
+            let reason = format!("the message of {device} on {} is refused: {refusal}", arrival.topic);
+            pipeline.refuse(event(device.clone(), None, &arrival.payload), reason, acknowledge).await;
+        }
+    }
 }

@@ -47,6 +47,7 @@ struct Events {
     duplicates: u64,
     dead: u64,
     unmatched: u64,
+    unidentified: u64,
 }
 
 #[derive(Serialize)]
@@ -108,6 +109,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
             duplicates: counters.duplicates.get(),
             dead: counters.dead.get(),
             unmatched: counters.unmatched.get(),
+            unidentified: counters.unidentified.get(),
         },
         records: Records { waiting, delivered: counters.delivered.get(), alarms: counters.alarms.get() },
         dead_letters,

@@ -81,7 +81,7 @@ impl Memory {
     /// Remembers a source as the store has it.
     pub fn set_seen(&mut self, source: &Arc<str>, seen: Seen) {
         if self.seen.insert(source.clone(), seen).is_none() {
-            self.bytes += source.len() + ENTRY_BYTES + crate::dedup::BOOTS * 32;
+            self.bytes += source.len() + ENTRY_BYTES + crate::dedup::MAX_ROW_BYTES;
         }
     }
 

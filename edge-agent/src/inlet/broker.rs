@@ -8,6 +8,7 @@ use agent_core::{Event, Identity};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
+use super::identity::Mapping;
 use super::{Arrival, Inlet, Outgoing, Sender, stopped};
 use crate::config::Listen;
 use crate::pipeline::Pipeline;
@@ -17,10 +18,11 @@ pub struct BrokerInlet {
     broker: Broker,
     // Under which the gateway's own publishes are events: the life of the store that numbered them.
     epoch: u64,
+    mapping: Arc<Mapping>,
 }
 
-/// The source of events that functions of this gateway published. No device can have this name: `@` is not allowed in an
-/// envelope.
+/// The source of events that functions of this gateway published. No event of a device can have this source: a name that
+/// begins with `@` is refused there.
 const GATEWAY: &str = "@gateway";
 
 impl BrokerInlet {
@@ -38,7 +40,7 @@ impl BrokerInlet {
         let options = Options { listen: listen.address, max_packet_bytes, access, ..Options::default() };
         let broker = Broker::bind(options).await?;
         tracing::info!(address = %broker.local_addr(), "the gateway's broker listens");
-        Ok(Self { broker, epoch })
+        Ok(Self { broker, epoch, mapping: listen.mapping.clone() })
     }
 }
 
@@ -82,17 +84,22 @@ impl Inlet for BrokerInlet {
                 returns.submit(event, taken).await;
             }
         });
-        self.broker.run(Arc::new(Intake(pipeline)), async move { stopped(&mut stop).await }).await;
+        self.broker
+            .run(Arc::new(Intake { pipeline, mapping: self.mapping }), async move { stopped(&mut stop).await })
+            .await;
         publisher.abort();
     }
 }
 
-struct Intake(Arc<Pipeline>);
+struct Intake {
+    pipeline: Arc<Pipeline>,
+    mapping: Arc<Mapping>,
+}
 
 impl Ingest for Intake {
     async fn submit(&self, inbound: Inbound) {
-        let Inbound { client, topic, payload, ack, .. } = inbound;
-        let arrival = Arrival { sender: Sender::Known(client), topic, payload };
-        super::take(&self.0, arrival, Box::new(move || ack.accept())).await;
+        let Inbound { client, topic, payload, user_properties: properties, ack, .. } = inbound;
+        let arrival = Arrival { sender: Sender::Known(client), topic, payload, properties };
+        super::take(&self.pipeline, &self.mapping, arrival, Box::new(move || ack.accept())).await;
     }
 }

@@ -150,7 +150,8 @@ impl ClientInlet {
                 Event::Incoming(Incoming::Publish(publish)) => {
                     let topic: Arc<str> = publish.topic.into();
                     let sender = Sender::Claimed(self.device(&topic));
-                    let arrival = Arrival { sender, topic, payload: publish.payload };
+                    // This client speaks MQTT 3.1.1, which has no user properties.
+                    let arrival = Arrival { sender, topic, payload: publish.payload, properties: Vec::new() };
                     let acknowledge: Box<dyn FnOnce() + Send> = if publish.qos == QoS::AtMostOnce {
                         Box::new(|| {})
                     } else {
@@ -160,7 +161,7 @@ impl ClientInlet {
                         // A connection that is gone acknowledges nothing; the broker sends again.
                         Box::new(move || drop(notes.send(Note::Committed { number })))
                     };
-                    super::take(pipeline, arrival, acknowledge).await;
+                    super::take(pipeline, &self.0.mapping, arrival, acknowledge).await;
                 }
                 Event::Incoming(Incoming::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
                     tracing::error!("the broker refused a subscription; look at its access rules for this client");

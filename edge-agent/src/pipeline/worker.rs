@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_core::dedup::{Seen, Verdict as Known, WINDOW};
+use agent_core::dedup::{BOOTS, Seen, Verdict as Known, WINDOW};
 use agent_core::deploy::{Attempt, Verdict};
 use agent_core::lanes::Memory;
 use agent_core::{Effect, Event};
@@ -55,7 +55,8 @@ fn handle(
     let (slot, event) = (&job.slot, &job.event.event);
     let active = slot.active.load();
     let partition = &job.partition;
-    if let Some(identity) = &event.identity {
+    let identified = event.identity.as_ref().map(|identity| (identity, event.content()));
+    if let Some((identity, content)) = identified {
         if memory.seen(&identity.source).is_none() {
             let seen = match reader.seen(slot.id, partition, &identity.source)? {
                 Some(bytes) => Seen::from_bytes(&bytes)?,
@@ -63,13 +64,22 @@ fn handle(
             };
             memory.set_seen(&identity.source, seen);
         }
-        match memory.seen(&identity.source).map_or(Known::New, |seen| seen.judge(identity)) {
+        match memory.seen(&identity.source).map_or(Known::New, |seen| seen.judge(identity, content)) {
             Known::New => {}
             Known::Duplicate => return Ok(Ended::Duplicate),
+            Known::Contradicts => {
+                let reason = format!(
+                    "function {}: event {} of boot {} of {} was handled before with another topic or payload; each event \
+                     needs a number of its own, and a counter that wraps or starts anew a greater boot",
+                    slot.name, identity.sequence, identity.boot, identity.source
+                );
+                return Ok(Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new() }));
+            }
             Known::TooOld => {
                 let reason = format!(
-                    "function {}: event {} of boot {} of {} is more than {WINDOW} behind the newest one, so nobody knows \
-                     whether it was handled before; send it again with a new sequence if it was not",
+                    "function {}: event {} of boot {} of {} is {WINDOW} or more behind the newest one, or of a boot older \
+                     than the last {BOOTS}, so nobody knows whether it was handled before; if it was not, send it again \
+                     with a new sequence, and if its counter wraps or starts anew, give it a greater boot when it does",
                     slot.name, identity.sequence, identity.boot, identity.source
                 );
                 return Ok(Ended::Dead(Letter { kind: DeadKind::TooOld, reason, detail: String::new() }));
@@ -99,10 +109,10 @@ fn handle(
             }
         },
     };
-    if let Some(identity) = &event.identity
+    if let Some((identity, content)) = identified
         && let Some(seen) = memory.seen(&identity.source)
     {
-        seen.mark(identity);
+        seen.mark(identity, content);
     }
     Ok(match ran {
         Ok(effects) => {

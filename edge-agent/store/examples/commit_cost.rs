@@ -119,7 +119,7 @@ fn groups(store: &mut Store, group: u64, commits: u64) -> Result<Vec<Vec<Write>>
         next += 1;
         let device = names[source].clone();
         let identity = Identity { source: device.clone(), boot: 1, sequence: 1 + next / SOURCES };
-        seen[source].mark(&identity);
+        seen[source].mark(&identity, next as u32);
         let body = vec![next as u8; 200];
         Write::Outcome(Outcome {
             function,
