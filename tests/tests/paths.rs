@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PAGES: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+const PAGES: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md"];
 
 /// What has a slash in it and is no path of the project: topics, media types, and what a build makes.
 const NO_PATHS: [&str; 6] = ["sensors/", "celsius/", "machines/", "alerts/", "application/", "target/"];
@@ -17,7 +17,7 @@ fn every_path_that_a_page_names_is_there() {
     let mut missing = Vec::new();
     for page in PAGES {
         let text = fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
-        let named = paths(&text);
+        let named = paths(&text, Path::new(page).parent().unwrap());
         // A page without a single path is no map: the search would have lost its way.
         assert!(page == "CONTRIBUTING.md" || !named.is_empty(), "{page} names no path");
         missing.extend(named.into_iter().filter(|path| !root().join(path).exists()).map(|path| (page, path)));
@@ -25,8 +25,9 @@ fn every_path_that_a_page_names_is_there() {
     assert!(missing.is_empty(), "paths that are not there: {missing:#?}");
 }
 
-/// What stands in backticks and has a slash, and what is linked to; not in blocks of code.
-fn paths(page: &str) -> Vec<PathBuf> {
+/// What stands in backticks and has a slash, from the root; and what is linked to, from the page's folder. Not in blocks of
+/// code.
+fn paths(page: &str, folder: &Path) -> Vec<PathBuf> {
     let mut in_block = false;
     let mut found = Vec::new();
     for line in page.lines() {
@@ -34,7 +35,7 @@ fn paths(page: &str) -> Vec<PathBuf> {
             in_block = !in_block;
         } else if !in_block {
             found.extend(line.split('`').skip(1).step_by(2).filter_map(path));
-            found.extend(line.split("](").skip(1).filter_map(|rest| linked(rest.split(')').next()?)));
+            found.extend(line.split("](").skip(1).filter_map(|rest| linked(rest.split(')').next()?, folder)));
         }
     }
     found
@@ -49,9 +50,9 @@ fn path(code: &str) -> Option<PathBuf> {
     Some(code.split('/').take_while(|level| !level.contains('*')).collect())
 }
 
-fn linked(target: &str) -> Option<PathBuf> {
+fn linked(target: &str, folder: &Path) -> Option<PathBuf> {
     let file = target.split('#').next()?;
-    (!file.is_empty() && !target.contains("://")).then(|| file.into())
+    (!file.is_empty() && !target.contains("://")).then(|| folder.join(file))
 }
 
 #[test]
@@ -59,5 +60,6 @@ fn paths_are_found() {
     let page = "See `a/b.rs` and [c](d/e.md#f), `x` or `cargo run a/b`.\n```sh\n`g/h` [i](j)\n```\n\
                 `k/*` `/status` `sensors/+/t` `sensors/x` [w](https://w.org/w) [here](#here) `l/m/`";
     let expected: Vec<PathBuf> = ["a/b.rs", "d/e.md", "k", "l/m/"].iter().map(PathBuf::from).collect();
-    assert_eq!(paths(page), expected);
+    assert_eq!(paths(page, Path::new("")), expected);
+    assert_eq!(paths("[c](../d.md)", Path::new("docs")), [PathBuf::from("docs/../d.md")]);
 }
