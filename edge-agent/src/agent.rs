@@ -27,7 +27,7 @@ use crate::inlet::{Inlet, Outgoing};
 use crate::link::{AGENT_VERSION, Link, LinkError};
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{self, TrialEnd};
-use crate::pipeline::writer::{self, Wakers};
+use crate::pipeline::writer::{self, End, Wakers};
 use crate::plan::Version;
 use crate::{dispatcher, install, limits, status, uplink};
 
@@ -61,14 +61,17 @@ pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
 /// Runs until `stop` is true and everything in flight is settled.
 ///
 /// # Errors
-/// If it cannot start. Nothing was acknowledged then.
+/// If it cannot start; nothing was acknowledged then. [`StoreDamaged`] if it is to be started anew.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let engine = Engine::new();
     let local = check(&config, &engine)?;
     let data_dir = &config.gateway.data_dir;
     fs::create_dir_all(data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
     let store_dir = data_dir.join("store");
-    let store = Store::open(&store_dir)?;
+    let (store, recovery) = Store::open_or_recover(&store_dir)?;
+    if let Some(recovery) = recovery {
+        tracing::error!("{recovery}");
+    }
     let epoch = store.epoch();
     let artifacts = Artifacts::open(data_dir)
         .with_context(|| format!("cannot make the folder for functions in {}", data_dir.display()))?;
@@ -77,13 +80,18 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let (dispatch_reader, uplink_reader, status_reader, report_reader) = (reader()?, reader()?, reader()?, reader()?);
     let worker_readers = (0..config.gateway.workers).map(|_| reader()).collect::<Result<Vec<_>, _>>()?;
 
+    let (damaged, found_damaged) = watch::channel(false);
     let (sender, receiver) = writer::channel();
     let wakers = Arc::new(Wakers::default());
     let counters = Arc::new(Counters::default());
     let pipeline = Pipeline::new(sender.clone(), counters.clone(), Clock::start());
     let writer_thread = {
         let (pipeline, wakers) = (pipeline.clone(), wakers.clone());
-        thread("writer", move || writer::write(&pipeline, &wakers, store, &store_dir, &receiver))?
+        thread("writer", move || {
+            if writer::write(&pipeline, &wakers, store, &store_dir, &receiver) == End::Damaged {
+                damaged.send_replace(true);
+            }
+        })?
     };
     let (trial_sender, trials) = mpsc::unbounded_channel();
     let mut workers = Vec::new();
@@ -113,23 +121,24 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         tasks.spawn(status::serve(listener, Arc::new(sources)));
     }
     let (link_sender, link) = watch::channel(None);
+    let retry_max = config.cloud.as_ref().map_or(Duration::ZERO, |cloud| cloud.retry_max);
     if let Some(cloud) = config.cloud {
         let (data_dir, name) = (data_dir.clone(), config.gateway.name.clone());
         let deliver =
             Deliver { reader: uplink_reader, epoch, sender: sender.clone(), wakers: wakers.clone(), counters };
-        let longest = cloud.retry_max;
         tasks.spawn(async move {
             let link = Arc::new(enrolled(&cloud, &data_dir, &name, epoch.0).await);
             link_sender.send_replace(Some(link.clone()));
-            let backoff = Backoff::new(Duration::from_secs(1), longest, epoch.0);
+            let backoff = Backoff::new(Duration::from_secs(1), retry_max, epoch.0);
             let Deliver { reader, epoch, sender, wakers, counters } = deliver;
             uplink::deliver(link, reader, epoch, sender, wakers, counters, backoff).await;
         });
     }
     let reports = Reports { reader: report_reader, epoch, pipeline: pipeline.clone(), functions };
-    tasks.spawn(govern(fleet, link, trials, reports));
+    tasks.spawn(govern(fleet, link, trials, reports, retry_max));
     let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
     tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers, outgoing));
+    let stop = either(stop, found_damaged.clone());
 
     match config.mqtt {
         Mqtt::Listen(listen) => {
@@ -146,8 +155,37 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         sender.stop();
         join(writer_thread);
     });
+    if *found_damaged.borrow() {
+        return Err(StoreDamaged.into());
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The store was found to be damaged while the agent ran. Nothing that was in flight is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store is damaged; it is recovered when the agent starts anew")]
+pub struct StoreDamaged;
+
+// True as soon as one of them is.
+fn either(mut one: watch::Receiver<bool>, mut other: watch::Receiver<bool>) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        let wait = async |signal: &mut watch::Receiver<bool>| {
+            // A sender that is gone gives no signal any more.
+            if signal.wait_for(|set| *set).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = wait(&mut one) => {}
+            () = wait(&mut other) => {}
+            () = sender.closed() => return,
+        }
+        sender.send_replace(true);
+        sender.closed().await;
+    });
+    receiver
 }
 
 struct Deliver {
@@ -212,8 +250,9 @@ async fn govern(
     mut link: watch::Receiver<Option<Arc<Link>>>,
     mut trials: mpsc::UnboundedReceiver<TrialEnd>,
     mut reports: Reports,
+    retry_max: Duration,
 ) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60), reports.epoch.0);
+    let mut backoff = Backoff::new(Duration::from_millis(500), retry_max, reports.epoch.0);
     let (mut desired, mut applied) = (Desired::default(), 0);
     loop {
         reports.functions.send_replace(fleet.report());

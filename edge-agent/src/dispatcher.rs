@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::Backoff;
-use agent_store::{Reader, Write};
+use agent_store::{ErrorKind, Reader, Write};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inlet::Outgoing;
@@ -22,6 +22,10 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
             Err(error) => {
                 let wait = backoff.failed();
                 tracing::error!(?wait, "cannot read what functions published: {error}");
+                if error.kind() == ErrorKind::Corrupt {
+                    // The writer gives the store up, and what is whole in it is carried over.
+                    writer.abandoned(error.into());
+                }
                 tokio::time::sleep(wait).await;
                 continue;
             }

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod dispatcher;
+pub mod doctor;
 pub mod fleet;
 pub mod inlet;
 pub mod install;

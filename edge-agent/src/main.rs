@@ -1,7 +1,7 @@
 //! The command line of the gateway agent.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use agent_functions::Engine;
@@ -11,8 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use edge_agent::agent;
+use edge_agent::agent::{self, StoreDamaged};
 use edge_agent::config::Config;
+use edge_agent::doctor::{self, Verdict};
 
 /// Runs WebAssembly functions on what devices send over MQTT, keeps their results while there is no link, and delivers
 /// them to a control plane.
@@ -35,6 +36,7 @@ enum Command {
     Run,
     /// Checks the configuration and the functions that it names, and starts nothing.
     Check,
+    Doctor(doctor::Arguments),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -49,35 +51,53 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_logs(arguments.log);
     match execute(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             match arguments.command {
                 Command::Run => tracing::error!("{error:#}"),
                 // Somebody waits for just this.
                 #[expect(clippy::print_stderr, reason = "the answer to a command goes to the terminal, not to the log")]
-                Command::Check => eprintln!("{error:#}"),
+                Command::Check | Command::Doctor(_) => eprintln!("{error:#}"),
             }
-            ExitCode::FAILURE
+            match arguments.command {
+                Command::Run | Command::Check => ExitCode::FAILURE,
+                Command::Doctor(_) => Verdict::Unreadable.into(),
+            }
         }
     }
 }
 
-fn execute(arguments: &Arguments) -> Result<()> {
+fn execute(arguments: &Arguments) -> Result<ExitCode> {
+    if let Command::Doctor(doctor) = &arguments.command {
+        return Ok(doctor::run(doctor, &mut std::io::stdout().lock())?.into());
+    }
+
     // There is one provider in this binary; installing it twice is the only way to fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Config::load(&arguments.config)?;
-    match arguments.command {
-        Command::Check => {
-            let functions = agent::check(&config, &Engine::new())?;
-            tracing::info!("{} is good; {} functions of its own", arguments.config.display(), functions.len());
-            Ok(())
-        }
-        Command::Run => {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-            runtime.block_on(async { agent::run(config, stop_signal()?).await })
-        }
+    if matches!(arguments.command, Command::Run) {
+        run(config, &arguments.config)?;
+    } else {
+        let functions = agent::check(&config, &Engine::new())?;
+        tracing::info!("{} is good; {} functions of its own", arguments.config.display(), functions.len());
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(mut config: Config, path: &Path) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        loop {
+            match agent::run(config, stop.clone()).await {
+                // Nothing holds the store any more, and opening it recovers what can be read.
+                Err(error) if error.is::<StoreDamaged>() && !*stop.borrow() => tracing::error!("{error}"),
+                ended => return ended,
+            }
+            config = Config::load(path)?;
+        }
+    })
 }
 
 // True from the first SIGTERM or SIGINT on.

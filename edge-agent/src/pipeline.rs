@@ -169,6 +169,11 @@ impl Pipeline {
         self.work.notify_all();
     }
 
+    /// Whether [`stop`](Self::stop) was called.
+    pub fn is_stopping(&self) -> bool {
+        self.lanes().stopping
+    }
+
     // The next run; `None` when it is time to stop. Blocks.
     fn next(&self) -> Option<Turn<Job>> {
         let mut state = self.lanes();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_core::Backoff;
 use agent_core::uplink::{Answer, Sent, deletable};
-use agent_store::{Reader, Write};
+use agent_store::{Damage, ErrorKind, Reader, StoreError, Write};
 use sync_protocol::records::{Class, MAX_RANGE_BYTES, MAX_RANGE_RECORDS, Request, StoreEpoch, range_checksum};
 
 use crate::counters::Counters;
@@ -49,16 +49,22 @@ async fn deliver_next(
     writer: &Sender,
     counters: &Counters,
 ) -> Result<Progress, Error> {
-    let outbox = tokio::task::block_in_place(|| reader.outbox())?;
-    let Some((class, waiting)) = Class::ALL
+    let outbox = match tokio::task::block_in_place(|| reader.outbox()) {
+        Ok(outbox) => outbox,
+        Err(error) => return pass_over(error, writer, counters).await,
+    };
+    let Some((class, _)) = Class::ALL
         .map(|class| (class, outbox.class(class)))
         .into_iter()
         .find(|(_, waiting)| waiting.first < waiting.next)
     else {
         return Ok(Progress::None);
     };
-    let after = waiting.first - 1;
-    let range = tokio::task::block_in_place(|| reader.range(class, after, MAX_RANGE_RECORDS, MAX_RANGE_BYTES))?;
+    // From the mark on, and not from the first row that is there: a row that should be there is to be noticed.
+    let range = match tokio::task::block_in_place(|| reader.range(class, 0, MAX_RANGE_RECORDS, MAX_RANGE_BYTES)) {
+        Ok(range) => range,
+        Err(error) => return pass_over(error, writer, counters).await,
+    };
     if range.records.is_empty() {
         return Ok(Progress::None);
     }
@@ -80,4 +86,27 @@ async fn deliver_next(
     }
     counters.delivered.add(up_to + 1 - first);
     Ok(Progress::Some)
+}
+
+// What cannot be read must not hold up what can: one record is passed over, and remembered as missing. The next request
+// tells the control plane, by its floor. A store that is damaged beyond one record is given up.
+async fn pass_over(error: StoreError, writer: &Sender, counters: &Counters) -> Result<Progress, Error> {
+    let (class, first, last) = match error.damage() {
+        Some(Damage::Record { class, sequence, .. }) => (*class, *sequence, *sequence),
+        Some(Damage::MissingRecords { class, first, last }) => (*class, *first, *last),
+        _ => {
+            let text = error.to_string();
+            if error.kind() == ErrorKind::Corrupt {
+                writer.abandoned(error.into());
+            }
+            return Err(text.into());
+        }
+    };
+    counters.alarms.add(1);
+    tracing::error!("{error}; it is lost, and the records after it go on");
+    let lost = Write::Lost { class, first, last, reason: error.to_string() };
+    match writer.write(vec![lost]).await {
+        Some(_) => Ok(Progress::Some),
+        None => Err("what is lost could not be marked in the store; it is tried again".into()),
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent_core::lanes::LaneId;
 use agent_core::{Backoff, Effects};
-use agent_store::{Committed, Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Store, Write};
+use agent_store::{Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write};
 use sync_protocol::records::Stamp;
 use tokio::sync::{Notify, oneshot};
 
@@ -179,8 +179,18 @@ pub struct Wakers {
 /// The name under which the dead letters hold what never reached a function.
 const INLET: &str = "@inlet";
 
-/// Writes until it is told to stop.
-pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path, receiver: &Receiver) {
+/// Why the writer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// The store is damaged, and given up. It is recovered when the agent starts anew; everything that reads it must let
+    /// go of it before.
+    Damaged,
+}
+
+/// Writes until it is told to stop, or the store is found to be damaged.
+pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path, receiver: &Receiver) -> End {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10), store.epoch().0);
     let mut group = Group::default();
     let mut leftover = 0;
@@ -199,25 +209,42 @@ pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path,
                 );
                 group = Group::default();
                 pipeline.throw_away();
-                drop(store);
-                store = reopen(dir, &mut backoff);
+                match error.downcast_ref::<StoreError>() {
+                    Some(damaged) if damaged.kind() == ErrorKind::Corrupt => {
+                        match store.condemn(&damaged.to_string()) {
+                            Ok(()) => return End::Damaged,
+                            Err(error) => tracing::error!("{error}"),
+                        }
+                    }
+                    _ => drop(store),
+                }
+                match reopen(pipeline, dir, &mut backoff) {
+                    Ok(next) => store = next,
+                    Err(end) => return end,
+                }
             }
         }
         if stop {
-            return;
+            return End::Stopped;
         }
     }
 }
 
-// Without a store nothing can be acknowledged, so there is nothing else to do than to try again.
-fn reopen(dir: &Path, backoff: &mut Backoff) -> Store {
-    loop {
+// Without a store nothing can be acknowledged, so there is nothing else to do than to try again, until the agent stops.
+fn reopen(pipeline: &Pipeline, dir: &Path, backoff: &mut Backoff) -> Result<Store, End> {
+    while !pipeline.is_stopping() {
         std::thread::sleep(backoff.failed());
         match Store::open(dir) {
-            Ok(store) => return store,
-            Err(error) => tracing::error!("{error}"),
+            Ok(store) => return Ok(store),
+            Err(error) => {
+                tracing::error!("{error}");
+                if error.kind() == ErrorKind::Corrupt {
+                    return Err(End::Damaged);
+                }
+            }
         }
     }
+    Err(End::Stopped)
 }
 
 /// What shares a transaction.

@@ -53,7 +53,9 @@ impl ErrorKind {
         match self {
             Self::Full => "free some room on the disk, the store then goes on by itself",
             Self::Io => "look for the disk's errors in the system's log, and replace the disk if they come again",
-            Self::Corrupt => "stop the agent and copy the whole directory before anything else is tried",
+            Self::Corrupt => {
+                "see what is left with `edge-agent doctor`; what is whole is carried over into a fresh store when the agent starts"
+            }
             Self::Busy => "stop the other process, or give this agent a directory of its own",
             Self::Newer => "run the agent that wrote it, or a later one",
             Self::Other => "nothing was changed",
@@ -167,6 +169,10 @@ pub(crate) enum Cause {
     #[error("{queue} up to {up_to} were reported as done, but the last one is {last}")]
     Ahead { queue: Queue, up_to: u64, last: u64 },
     #[error(
+        "{queue} from {first} on were reported as lost, but they are done up to {done}, so that is not the next one"
+    )]
+    NotNext { queue: Queue, first: u64, done: u64 },
+    #[error(
         "the record of function {function:?} for stream {stream:?} takes {bytes} bytes, and more than \
          {max} cannot be delivered",
         max = crate::MAX_RECORD_BYTES
@@ -181,7 +187,7 @@ impl Cause {
         StoreError(Box::new(Inner { operation, path: path.to_owned(), write: None, cause: self }))
     }
 
-    fn kind(&self) -> ErrorKind {
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             // What SQLite says when the index of its log finds no room; the disk itself is well.
             Self::Sqlite(error) if extended_code(error) == Some(ffi::SQLITE_IOERR_SHMSIZE) => ErrorKind::Full,
@@ -197,9 +203,12 @@ impl Cause {
             Self::Damage(_) => ErrorKind::Corrupt,
             Self::Locked => ErrorKind::Busy,
             Self::Newer { .. } => ErrorKind::Newer,
-            Self::Foreign(_) | Self::NoWal(_) | Self::Ahead { .. } | Self::TooLarge { .. } | Self::Random(_) => {
-                ErrorKind::Other
-            }
+            Self::Foreign(_)
+            | Self::NoWal(_)
+            | Self::Ahead { .. }
+            | Self::NotNext { .. }
+            | Self::TooLarge { .. }
+            | Self::Random(_) => ErrorKind::Other,
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! # What is on the disk
 //!
-//! `lock` is locked by the one process that writes. `store.db` is an SQLite database in WAL mode, written with
+//! `lock` is locked by the one process that writes, and says how far the store had come. `store.db` is an SQLite database in WAL mode, written with
 //! `synchronous=FULL`, so that a commit that came back is on the disk:
 //!
 //! | table | row | key |
@@ -18,6 +18,25 @@
 //! | `publishes` | an MQTT message to be published | id |
 //! | `dead_letters` | an event that could not be handled | id |
 //! | `deployments` | what runs of a function | function's name |
+//! | `missing` | a range of a queue that is lost for good | number |
+//!
+//! `condemned` is there while a damaged store is being replaced, `quarantine-N` holds the files of one that was.
+//!
+//! # When it is damaged
+//!
+//! [`Store::open`] refuses a store whose head, small tables or ends of queues are damaged, and one that is behind what
+//! `lock` says of it: that lost commits, which SQLite does not notice. Damage in the middle is found when it is read.
+//! [`Store::open_or_recover`] moves the files aside, makes a fresh store with a new, higher epoch, and carries over every
+//! row that is whole. What waits keeps its order and its content (also the identity of the event it came from), and gets
+//! new numbers. What is lost is in `missing`, with the numbers and the epoch it had.
+//!
+//! What this cannot do: a record that was delivered is carried over again if the mark that says so is lost with the
+//! database and `lock` does not have it either, and then the control plane holds it twice, under two epochs. A publish is
+//! handed over once more in the same case, and the gateway's own events that come of publishes have the epoch in their
+//! identity, so a function may handle them a second time. Where a source's handled events are lost, a retry of them has
+//! its effects again. A value of state that is lost is gone, and the function finds none. Commits that touched no queue
+//! (state alone, dead letters, deployments) leave no trace in `lock`, so that losing just these goes unnoticed; so does
+//! the loss of the last commits when a power cut took the newest note in `lock` along, which is not synced.
 //!
 //! # Invariants
 //!
@@ -29,8 +48,9 @@
 //! - **The mark counts, not the rows.** What lies at or below a mark is never handed out again, even if its row is
 //!   still there: rows are deleted a bounded number for each commit.
 //! - **A flipped bit is seen.** SQLite does not notice one inside a value. Every value has a CRC-32 (IEEE) beside it, for
-//!   everything but the queues and the dead letters over the key as well, that is verified whenever the row is read. A
-//!   row that fails is an error which names it; it is never skipped. Names in `functions` are compared with their index
+//!   everything but the queues, the dead letters and `missing` over the key as well, that is verified whenever the row
+//!   is read. A row that fails is an error which names it; it is never skipped unless [`Write::Lost`] says so, which
+//!   leaves a row in `missing`. Names in `functions` are compared with their index
 //!   on opening.
 //! - **Values carry a version** in their first byte where they are more than bytes: records that of the sync protocol,
 //!   whose encoding they have, all others that of this crate.
@@ -40,15 +60,23 @@
 mod error;
 mod queue;
 mod reader;
+mod recover;
 mod rows;
+mod scan;
 mod schema;
 mod store;
+mod survey;
+mod witness;
 mod write;
 
 pub use agent_core::FunctionId;
 pub use error::{Damage, ErrorKind, StoreError};
+pub use queue::Queue;
 pub use reader::{MAX_READ_BYTES, Outbox, Range, Reader, Waiting};
+pub use recover::{Recovery, salvage_copy};
 pub use store::{Committed, Store, TRIM_BYTES, TRIM_ROWS};
+pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
 pub use write::{
-    Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Outcome, OutcomeResult, Publish, Write,
+    Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Publish,
+    Write,
 };

@@ -2,19 +2,22 @@
 
 use std::fmt;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
+use serde::{Deserialize, Serialize};
 use sync_protocol::records::Class;
 
 use crate::error::{Cause, Damage};
 use crate::{rows, schema};
 
 /// More rows than any gateway can write: above it, a number is damage and not a number to count on from.
-const MAX_ID: u64 = 1 << 62;
+pub(crate) const MAX_ID: u64 = 1 << 62;
 
-/// A queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Queue {
+/// A queue. The order is that of the stored numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Queue {
+    /// The records of a class.
     Records(Class),
+    /// The messages to be published.
     Publishes,
 }
 
@@ -82,7 +85,8 @@ pub(crate) struct Row<'a> {
 }
 
 impl Queue {
-    pub(crate) const ALL: [Self; 3] = [Self::Records(Class::Normal), Self::Records(Class::High), Self::Publishes];
+    /// All queues.
+    pub const ALL: [Self; 3] = [Self::Records(Class::Normal), Self::Records(Class::High), Self::Publishes];
 
     /// Place in arrays that hold something for each queue; for records the class's number.
     pub(crate) const fn index(self) -> usize {
@@ -107,7 +111,7 @@ impl Queue {
         }
     }
 
-    fn missing(self, first: u64, last: u64) -> Damage {
+    pub(crate) fn missing(self, first: u64, last: u64) -> Damage {
         match self {
             Self::Records(class) => Damage::MissingRecords { class, first, last },
             Self::Publishes => Damage::MissingPublishes { first, last },
@@ -115,7 +119,7 @@ impl Queue {
     }
 
     /// The number up to which everything is done.
-    fn mark(self, connection: &Connection) -> Result<u64, Cause> {
+    pub(crate) fn mark(self, connection: &Connection) -> Result<u64, Cause> {
         let table = self.sql().table;
         match schema::meta(connection, table)? {
             mark if mark < MAX_ID => Ok(mark),
@@ -164,9 +168,16 @@ impl Queue {
         let mut statement = connection.prepare_cached(self.sql().range)?;
         let mut rows = statement.query((rows::integer(start), rows::bound(max_rows as u64)))?;
         let (mut wanted, mut bytes) = (start + 1, 0usize);
-        while let Some(row) = rows.next()? {
-            let id = rows::number(row.get(0)?);
+        loop {
             let first = wanted == start + 1;
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                // What was whole up to a damaged page can still be delivered.
+                Err(error) if !first && error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let id = rows::number(row.get(0)?);
             let checked = if id == wanted {
                 let body = rows::checked(row, 1, 2);
                 bytes = bytes.saturating_add(body.as_ref().map_or(0, |body| body.len()));

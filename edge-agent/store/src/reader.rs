@@ -7,7 +7,7 @@ use sync_protocol::records::{Class, MAX_RANGE_BYTES, Record};
 
 use crate::error::{Cause, Damage, StoreError};
 use crate::queue::Queue;
-use crate::write::{DeadLetter, Deployment, Publish};
+use crate::write::{DeadLetter, Deployment, Missing, Publish};
 use crate::{rows, schema};
 use agent_core::FunctionId;
 
@@ -234,30 +234,55 @@ impl Reader {
         schema::meta(&self.connection, "dead_letters").map_err(self.failed("count the dead letters of"))
     }
 
+    /// Ranges that are lost, with an id that grows, above `after`: at most `max`, which bounds what is taken into
+    /// memory, for each is small.
+    ///
+    /// # Errors
+    /// If one of them is damaged, or the disk fails.
+    pub fn missing(&mut self, after: u64, max: usize) -> Result<Vec<(u64, Missing)>, StoreError> {
+        self.read_missing(after, max).map_err(self.failed("read what is missing from"))
+    }
+
+    fn read_missing(&self, after: u64, max: usize) -> Result<Vec<(u64, Missing)>, Cause> {
+        let sql = "SELECT id, checksum, body FROM missing WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query((rows::bound(after), rows::bound(max as u64)))?;
+        let mut missing = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = rows::number(row.get(0)?);
+            match rows::checked(row, 1, 2).and_then(rows::read_missing) {
+                Ok(range) => missing.push((id, range)),
+                Err(what) => return Err(Damage::Database(format!("row {id} of the table missing: {what}")).into()),
+            }
+        }
+        Ok(missing)
+    }
+
     /// What runs, by the functions' names. There are as many as were deployed on this gateway.
     ///
     /// # Errors
     /// If one of them is damaged, or the disk fails.
     pub fn deployments(&mut self) -> Result<Vec<(String, Deployment)>, StoreError> {
-        self.read_deployments().map_err(self.failed("read deployments from"))
+        read_deployments(&self.connection).map_err(self.failed("read deployments from"))
     }
+}
 
-    fn read_deployments(&self) -> Result<Vec<(String, Deployment)>, Cause> {
-        let sql = "SELECT function, checksum, value FROM deployments ORDER BY function";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        let mut deployments = Vec::new();
-        while let Some(row) = rows.next()? {
-            let function: String = row.get(0)?;
-            match rows::checked_by(row, 1, 2, |value| rows::named_checksum(&function, value))
-                .and_then(rows::read_deployment)
-            {
-                Ok(deployment) => deployments.push((function, deployment)),
-                Err(what) => return Err(Damage::Deployment { function, what }.into()),
-            }
+/// Every row of the table, checked.
+pub(crate) fn read_deployments(connection: &Connection) -> Result<Vec<(String, Deployment)>, Cause> {
+    let sql = "SELECT function, checksum, value FROM deployments ORDER BY function";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut deployments = Vec::new();
+    while let Some(row) = rows.next()? {
+        let function: String = row.get(0)?;
+        match rows::checked_by(row, 1, 2, |value| rows::named_checksum(&function, value))
+            .and_then(rows::read_deployment)
+        {
+            Ok(deployment) => deployments.push((function, deployment)),
+            Err(what) => return Err(Damage::Deployment { function, what }.into()),
         }
-        Ok(deployments)
     }
+    Ok(deployments)
 }
 
 /// Why a row cannot be read, before it is said which one it was.

@@ -2,11 +2,13 @@
 
 use agent_core::event::{EventKind, Identity};
 use agent_core::{Event, effect::PublishFlags};
+use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use serde::{Deserialize, Serialize, Serializer};
 use sync_protocol::records::{Record, Stamp};
 
-use crate::write::{Dead, DeadKind, DeadLetter, Deployment, Outcome, Publish};
+use crate::error::Cause;
+use crate::write::{Dead, DeadKind, DeadLetter, Deployment, Missing, Outcome, Publish};
 
 /// The first byte of every value of this crate's own encoding; the rest is postcard.
 const VERSION: u8 = 1;
@@ -229,6 +231,19 @@ pub(crate) fn read_dead_letter(id: u64, bytes: &[u8]) -> Result<DeadLetter, Stri
 
 pub(crate) fn write_deployment(out: &mut Vec<u8>, deployment: &Deployment) {
     write(out, VERSION, deployment);
+}
+
+/// Stores a range that is lost.
+pub(crate) fn put_missing(connection: &Connection, scratch: &mut Vec<u8>, missing: &Missing) -> Result<(), Cause> {
+    write(scratch, VERSION, missing);
+    connection
+        .prepare_cached("INSERT INTO missing (checksum, body) VALUES (?1, ?2)")?
+        .execute((checksum(scratch), &*scratch))?;
+    Ok(())
+}
+
+pub(crate) fn read_missing(bytes: &[u8]) -> Result<Missing, String> {
+    read(bytes)
 }
 
 pub(crate) fn read_deployment(bytes: &[u8]) -> Result<Deployment, String> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use crate::error::{Cause, Damage};
@@ -13,7 +14,8 @@ use crate::rows;
 const APPLICATION_ID: i64 = 0x4544_4745;
 
 /// What leads from each version to the next; `user_version` is how many of them a database has seen.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE functions (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
     CREATE TABLE state (
@@ -33,11 +35,28 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE deployments (
         function TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE missing (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+",
+];
 
 /// Tables without which there is no store.
-const TABLES: [&str; 9] =
-    ["meta", "functions", "state", "seen", "outbox_normal", "outbox_high", "publishes", "dead_letters", "deployments"];
+const TABLES: [&str; 10] = [
+    "meta",
+    "functions",
+    "state",
+    "seen",
+    "outbox_normal",
+    "outbox_high",
+    "publishes",
+    "dead_letters",
+    "deployments",
+    "missing",
+];
+
+/// The size of a page, which SQLite's build sets.
+pub(crate) const PAGE_BYTES: usize = 4_096;
 
 /// Pages in the write-ahead log at which a commit also carries it over into the database: some 4 MB. Larger makes the
 /// pause of that one commit longer (at 4,096 pages 40 to 70 ms where this takes 10), and gains nothing that was measured.
@@ -46,7 +65,7 @@ const CHECKPOINT_PAGES: i64 = 1_000;
 /// To what size in bytes the log's file is cut after it has grown beyond: four times what it has when nothing holds a
 /// checkpoint back, so that it is not cut and grown again all the time. A reader holds one back only for the length of
 /// one call, since none keeps a statement open between two.
-const LOG_BYTES: i64 = 4 * CHECKPOINT_PAGES * 4_096;
+const LOG_BYTES: i64 = 4 * CHECKPOINT_PAGES * PAGE_BYTES as i64;
 
 /// How long a statement waits for a lock. Nobody of ours holds one for long; a person with a SQLite shell might.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,11 +73,16 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Prepared statements kept for each connection; we have some 20.
 const STATEMENTS: usize = 32;
 
-/// The writer's connection, the store created or migrated where needed.
-pub(crate) fn open_writer(path: &Path) -> Result<Connection, Cause> {
+/// The writer's connection, the store migrated where needed, and created if it may begin here. Until [`accept`] is called, closing it leaves
+/// the log as it is: what turns out to be damaged is kept as it was found.
+pub(crate) fn open_writer(path: &Path, begins: bool) -> Result<Connection, Cause> {
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Before anything is written: it may be somebody else's.
     let version = check_identity(&connection)?;
+    if version == 0 && !begins {
+        return Err(Damage::Database("it is empty, and there was a store in it".into()).into());
+    }
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(Cause::NoWal(mode));
@@ -74,6 +98,46 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Cause> {
     Ok(connection)
 }
 
+/// Everything was found to be well: from now on closing the connection carries the log over and removes it.
+pub(crate) fn accept(connection: &Connection) -> Result<(), Cause> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(())
+}
+
+/// A connection that looks at a store without changing a byte of it, whether somebody writes it or not.
+///
+/// Whoever writes has the index of the log beside it, and a reader shares it. Without that index nobody is there: then
+/// the files are read without locks and without the index, which SQLite would otherwise create.
+pub(crate) fn open_survey(path: &Path) -> Result<Connection, Cause> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        Path::new(&name).exists()
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = if beside("-shm") {
+        Connection::open_with_flags(path, flags)?
+    } else if beside("-wal") {
+        let connection = Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?;
+        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE;")?;
+        connection
+    } else {
+        let mut uri = String::from("file:");
+        for byte in path.as_os_str().as_encoded_bytes() {
+            match byte {
+                b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+                _ => uri.push_str(&format!("%{byte:02x}")),
+            }
+        }
+        uri.push_str("?immutable=1");
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+    };
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    set_up(&connection)?;
+    connection.execute_batch("PRAGMA query_only = ON;")?;
+    Ok(connection)
+}
+
 /// A reader's connection to a store that is open.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, Cause> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -83,16 +147,21 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, Cause> {
 
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Cause> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    set_up(&connection)?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> Result<(), Cause> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Without mapping, a bad sector is an error; with it, a signal. Cells are checked so that a damaged page is
     // reported instead of believed.
     connection.execute_batch("PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")?;
-    Ok(connection)
+    Ok(())
 }
 
 /// How many migrations the database has seen, if it is a store that we know.
-fn check_identity(connection: &Connection) -> Result<usize, Cause> {
+pub(crate) fn check_identity(connection: &Connection) -> Result<usize, Cause> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
     if (application, version) == (0, 0) && number("SELECT count(*) FROM sqlite_schema")? == 0 {
@@ -108,6 +177,11 @@ fn check_identity(connection: &Connection) -> Result<usize, Cause> {
     }
 }
 
+/// How many migrations the database has seen, if that can be read.
+pub(crate) fn version(connection: &Connection) -> Result<i64, Cause> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
 /// Brings the tables up to date in one transaction, and gives a new database its epoch.
 fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -115,13 +189,7 @@ fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
         transaction.execute_batch(migration)?;
     }
     if from == 0 {
-        let epoch = loop {
-            let drawn = getrandom::u64().map_err(Cause::Random)?;
-            if drawn != 0 {
-                break drawn;
-            }
-        };
-        set_meta(&transaction, "epoch", epoch)?;
+        set_meta(&transaction, "epoch", new_epoch(0)?)?;
         set_meta(&transaction, "dead_letters", 0)?;
         for queue in Queue::ALL {
             set_meta(&transaction, queue.sql().table, 0)?;
@@ -131,6 +199,15 @@ fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     transaction.commit()?;
     Ok(())
+}
+
+/// An epoch above that of the store whose place it takes (0: of none): events that the gateway itself numbers carry the
+/// epoch, and what is far below the newest one counts as too old to be known.
+pub(crate) fn new_epoch(old: u64) -> Result<u64, Cause> {
+    // Half of all numbers for a first one, so that there is always room above; 2^32 for each that follows.
+    let drawn = getrandom::u64().map_err(Cause::Random)?;
+    let step = if old == 0 { drawn >> 1 } else { drawn >> 32 };
+    Ok(old.saturating_add(step).saturating_add(1))
 }
 
 /// Whether all tables are there, and the small ones whole. The large ones are checked row by row, when they are read.
@@ -194,7 +271,7 @@ mod tests {
     fn connections_are_set_as_they_should_be() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
-        let (writer, reader) = (open_writer(&path).unwrap(), open_reader(&path).unwrap());
+        let (writer, reader) = (open_writer(&path, true).unwrap(), open_reader(&path).unwrap());
         let number = |connection: &Connection, name: &str| {
             connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).unwrap()
         };

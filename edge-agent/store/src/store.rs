@@ -1,6 +1,6 @@
 //! The one that writes.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,12 @@ use agent_core::effect::{Effect, Priority};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior};
 use sync_protocol::records::{Class, MAX_RANGE_RECORDS, StoreEpoch};
 
-use crate::error::{Cause, StoreError};
+use crate::error::{Cause, Damage, ErrorKind, StoreError};
 use crate::queue::{Ends, Queue};
-use crate::reader::Reader;
-use crate::write::{MAX_RECORD_BYTES, Outcome, OutcomeResult, Write};
+use crate::reader::{Reader, read_deployments};
+use crate::recover::{self, Recovery};
+use crate::witness::{Note, Witness};
+use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Write};
 use crate::{rows, schema};
 
 /// Most rows that one commit deletes from each queue. One range of the sync protocol, so that an outbox that is
@@ -32,8 +34,8 @@ pub struct Store {
     position: Position,
     // Bytes of the row that is being written, kept to be filled again.
     scratch: Vec<u8>,
-    // Held for its lock; dropped last, after the connection.
-    _lock: File,
+    // Holds the lock; dropped last, after the connection.
+    witness: Witness,
 }
 
 /// What the writer knows of the queues without asking; as of the last commit.
@@ -69,24 +71,61 @@ impl Store {
     /// are damaged ([`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt)), or if the disk fails.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("store.db");
-        Self::open_file(dir, &path).map_err(|cause| cause.in_operation("open", &path))
+        let open = || {
+            let witness = lock(dir)?;
+            if let Some((_, cause)) = recover::condemned(dir)? {
+                return Err(Damage::Database(cause).into());
+            }
+            let opened = open_file(dir, &path, &witness)?;
+            Ok((opened, witness))
+        };
+        match open() {
+            Ok((opened, witness)) => Ok(Self::new(opened, path, witness)),
+            Err(cause) => Err(Cause::in_operation(cause, "open", &path)),
+        }
     }
 
-    fn open_file(dir: &Path, path: &Path) -> Result<Self, Cause> {
-        let file = |what| move |error| Cause::File { what, error };
-        create_directories(dir).map_err(file("its directory cannot be created"))?;
-        let lock = File::create(dir.join("lock")).map_err(file("the file \"lock\" beside it cannot be created"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Cause::Locked,
-            TryLockError::Error(error) => file("the file \"lock\" beside it cannot be locked")(error),
-        })?;
-        let connection = schema::open_writer(path)?;
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(file("its directory cannot be synced"))?;
-        let epoch = StoreEpoch(schema::meta(&connection, "epoch")?);
-        let [normal, high, publishes] = Queue::ALL.map(|queue| queue.check_ends(&connection));
-        let position =
-            Position { queues: [normal?, high?, publishes?], dead_letters: schema::meta(&connection, "dead_letters")? };
-        Ok(Self { connection, path: path.to_owned(), epoch, position, scratch: Vec::new(), _lock: lock })
+    /// As [`open`](Self::open), but a damaged store does not stand in the way: its files are moved aside, a fresh store
+    /// takes their place, and all that can still be read is carried over, as [`Recovery`] says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for damage. A disk that cannot be read is no damage. If a recovery fails, for
+    /// instance because the disk is full, the next call takes it up again.
+    pub fn open_or_recover(dir: &Path) -> Result<(Self, Option<Recovery>), StoreError> {
+        let path = dir.join("store.db");
+        let open = || {
+            let mut witness = lock(dir)?;
+            let cause = match recover::condemned(dir)? {
+                Some((_, cause)) => cause,
+                None => match open_file(dir, &path, &witness) {
+                    Ok(opened) => return Ok((opened, witness, None)),
+                    Err(cause) if cause.kind() == ErrorKind::Corrupt => cause.to_string(),
+                    Err(cause) => return Err(cause),
+                },
+            };
+            let recovery = recover::recover(dir, &cause, &mut witness)?;
+            let opened = open_file(dir, &path, &witness)?;
+            Ok((opened, witness, Some(recovery)))
+        };
+        match open() {
+            Ok((opened, witness, recovery)) => Ok((Self::new(opened, path, witness), recovery)),
+            Err(cause) => Err(Cause::in_operation(cause, "open", &path)),
+        }
+    }
+
+    /// Gives the store up, for something in it was found to be damaged that stands in the way: from now on
+    /// [`open`](Self::open) refuses it, and [`open_or_recover`](Self::open_or_recover) recovers what can be read.
+    ///
+    /// # Errors
+    /// If the disk fails; the store is as it was.
+    pub fn condemn(self, cause: &str) -> Result<(), StoreError> {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        recover::condemn(dir, cause).map_err(|cause| cause.in_operation("give up", &self.path))
+    }
+
+    fn new((connection, epoch, position): Opened, path: PathBuf, mut witness: Witness) -> Self {
+        witness.note(position.note(epoch));
+        Self { connection, path, epoch, position, scratch: Vec::new(), witness }
     }
 
     /// The life of the store that its sequences and ids belong to; never 0.
@@ -136,9 +175,10 @@ impl Store {
     pub fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
         let mut position = self.position;
         let mut at = None;
-        match write_all(&mut self.connection, &mut self.scratch, &mut position, writes, &mut at) {
+        match write_all(&mut self.connection, self.epoch, &mut self.scratch, &mut position, writes, &mut at) {
             Ok(()) => {
                 self.position = position;
+                self.witness.note(position.note(self.epoch));
                 Ok(position.committed())
             }
             Err(cause) => Err(cause.in_operation("commit to", &self.path).at_write(at)),
@@ -146,8 +186,49 @@ impl Store {
     }
 }
 
+type Opened = (Connection, StoreEpoch, Position);
+
+fn lock(dir: &Path) -> Result<Witness, Cause> {
+    let failed = |error| Cause::File { what: "its directory cannot be created", error };
+    create_directories(dir).map_err(failed)?;
+    Witness::open(dir)
+}
+
+fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause> {
+    // A database without tables is how a store begins, and what is left of one whose log is gone.
+    let begins = witness.noted().is_none() || !path.exists();
+    let connection = schema::open_writer(path, begins).map_err(|cause| match cause {
+        // No other program writes beside our lock.
+        Cause::Foreign(_) if witness.noted().is_some() => Damage::Database(cause.to_string()).into(),
+        cause => cause,
+    })?;
+    let failed = |error| Cause::File { what: "its directory cannot be synced", error };
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    let epoch = StoreEpoch(schema::meta(&connection, "epoch")?);
+    let [normal, high, publishes] = Queue::ALL.map(|queue| queue.check_ends(&connection));
+    let position =
+        Position { queues: [normal?, high?, publishes?], dead_letters: schema::meta(&connection, "dead_letters")? };
+    // An agent cannot start without them, and they are few.
+    read_deployments(&connection)?;
+    if let Some(note) = witness.noted().filter(|note| note.epoch == epoch.0) {
+        for queue in Queue::ALL {
+            let ((done, last), ends) = (note.queues[queue.index()], &position.queues[queue.index()]);
+            if last > ends.last {
+                return Err(queue.missing(ends.last + 1, last).into());
+            }
+            if done > ends.done {
+                let lost = format!("{queue} were done up to {done}, and it knows {} only", ends.done);
+                return Err(Damage::Database(lost).into());
+            }
+        }
+    }
+    schema::accept(&connection)?;
+    Ok((connection, epoch, position))
+}
+
 fn write_all(
     connection: &mut Connection,
+    epoch: StoreEpoch,
     scratch: &mut Vec<u8>,
     position: &mut Position,
     writes: &[Write],
@@ -155,7 +236,7 @@ fn write_all(
 ) -> Result<(), Cause> {
     let before = *position;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut group = Group::new(&transaction, scratch, position, &before)?;
+    let mut group = Group::new(&transaction, epoch, scratch, position, &before)?;
     for (index, write) in writes.iter().enumerate() {
         *at = Some(index);
         group.write(write)?;
@@ -169,6 +250,7 @@ fn write_all(
 /// A transaction while it is being written.
 struct Group<'a> {
     transaction: &'a Transaction<'a>,
+    epoch: StoreEpoch,
     scratch: &'a mut Vec<u8>,
     position: &'a mut Position,
     before: &'a Position,
@@ -182,6 +264,7 @@ struct Group<'a> {
 impl<'a> Group<'a> {
     fn new(
         transaction: &'a Transaction<'a>,
+        epoch: StoreEpoch,
         scratch: &'a mut Vec<u8>,
         position: &'a mut Position,
         before: &'a Position,
@@ -198,6 +281,7 @@ impl<'a> Group<'a> {
             )?,
             insert: [normal?, high?, publishes?],
             transaction,
+            epoch,
             scratch,
             position,
             before,
@@ -209,6 +293,7 @@ impl<'a> Group<'a> {
             Write::Outcome(outcome) => self.outcome(outcome),
             Write::Delivered { class, up_to } => self.done(Queue::Records(*class), *up_to),
             Write::Published { up_to } => self.done(Queue::Publishes, *up_to),
+            Write::Lost { class, first, last, reason } => self.lost(*class, *first, *last, reason),
             Write::Deployment(function, Some(deployment)) => {
                 rows::write_deployment(self.scratch, deployment);
                 self.transaction
@@ -299,6 +384,17 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
+    fn lost(&mut self, class: Class, first: u64, last: u64, reason: &str) -> Result<(), Cause> {
+        let queue = Queue::Records(class);
+        let done = self.position.queues[queue.index()].done;
+        if first != done + 1 {
+            return Err(Cause::NotNext { queue, first, done });
+        }
+        self.done(queue, last)?;
+        let missing = Missing { epoch: self.epoch, queue, first, last: Some(last), reason: reason.to_owned() };
+        rows::put_missing(self.transaction, self.scratch, &missing)
+    }
+
     /// Stores the marks that moved, and deletes what is done with.
     fn finish(self) -> Result<(), Cause> {
         for queue in Queue::ALL {
@@ -347,6 +443,10 @@ fn create_directories(dir: &Path) -> io::Result<()> {
 }
 
 impl Position {
+    fn note(&self, epoch: StoreEpoch) -> Note {
+        Note { epoch: epoch.0, queues: self.queues.map(|ends| (ends.done, ends.last)) }
+    }
+
     fn committed(&self) -> Committed {
         let [normal, high, publishes] = self.queues;
         let mut records = [0; 2];

@@ -7,8 +7,9 @@ use agent_core::effect::{Effects, PublishFlags};
 use agent_core::event::Payload;
 use serde::{Deserialize, Serialize};
 use sync_protocol::fleet::FunctionStatus;
-use sync_protocol::records::{Class, Stamp};
+use sync_protocol::records::{Class, Stamp, StoreEpoch};
 
+use crate::queue::Queue;
 use agent_core::FunctionId;
 
 /// The largest record, encoded, in bytes: with a request around it, it must fit into one body of the sync protocol, or
@@ -35,8 +36,37 @@ pub enum Write {
         /// The id.
         up_to: u64,
     },
+    /// Records that wait cannot be read, and never will be: from the next one that waits up to `last`. They are passed
+    /// over, and kept as [`Missing`]. Refused unless `first` is the next one that waits, and `last` was given in an
+    /// earlier commit.
+    Lost {
+        /// The class.
+        class: Class,
+        /// The first sequence.
+        first: u64,
+        /// The last.
+        last: u64,
+        /// What is wrong with them, for a person.
+        reason: String,
+    },
     /// What runs of the function of this name; `None`: nothing any more.
     Deployment(String, Option<Deployment>),
+}
+
+/// A range of a queue that is lost, for good and known to be. There is never more than one row of these for each row
+/// that was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The life of the store that numbered them; 0: it could not be read.
+    pub epoch: StoreEpoch,
+    /// Which queue.
+    pub queue: Queue,
+    /// The first number.
+    pub first: u64,
+    /// The last; `None`: nobody knows how many there were.
+    pub last: Option<u64>,
+    /// What is wrong with them, for a person.
+    pub reason: String,
 }
 
 /// What came of giving an event to a function.

@@ -5,3 +5,4 @@ mod damage;
 mod fixture;
 mod model;
 mod open;
+mod recovery;

@@ -68,7 +68,7 @@ fn a_file_that_is_no_database_is_corrupt() {
     fs::write(dir.path().join("store.db"), [0xab; 8192]).unwrap();
     let error = Store::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    assert!(error.to_string().contains("copy the whole directory"), "{error}");
+    assert!(error.to_string().contains("edge-agent doctor"), "{error}");
 }
 
 #[test]

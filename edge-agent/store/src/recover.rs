@@ -1,0 +1,350 @@
+//! A fresh store in the place of a damaged one.
+//!
+//! `condemned` in the directory says that the store is given up, and where its files go. It is there from before the
+//! first file is moved until after the fresh store is complete, so a recovery that was cut off is taken up again:
+//!
+//! 1. `condemned` is written;
+//! 2. the log, then the database are moved into the quarantine;
+//! 3. a fresh store takes what can be read there; one that is there already was not finished, and is removed first;
+//! 4. `condemned` is removed.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use sync_protocol::records::StoreEpoch;
+
+use crate::error::{Cause, StoreError};
+use crate::survey::{Piece, Survey, survey};
+use crate::witness::{Note, Witness};
+use crate::{rows, schema};
+
+/// Most ranges, and most damaged rows, that the description of a recovery names: it is one line of the log.
+const MAX_LOGGED: usize = 20;
+
+const MARK: &str = "condemned";
+const DRAFT: &str = "condemned.draft";
+const FILES: [&str; 2] = ["store.db-wal", "store.db"];
+
+/// Rows that share a transaction: the log stays within its usual size.
+const BATCH: u64 = 4_096;
+
+/// Set in the number of a function that takes a second name along. Functions are numbered from 1.
+const TWIN: u32 = 1 << 31;
+
+/// What became of a damaged store.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// Where its files are now. Nothing of ours reads or deletes them.
+    pub quarantine: PathBuf,
+    /// What was found to be wrong.
+    pub cause: String,
+    /// What was in it. All that is whole is in the fresh store, in the same order and under new numbers;
+    /// [`Survey::lost`] is not, and is kept in the table of what is missing.
+    pub survey: Survey,
+    /// The life of the fresh store.
+    pub epoch: StoreEpoch,
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { quarantine, cause, survey, epoch } = self;
+        write!(f, "the store was damaged ({cause}); its files are in {quarantine:?}. ")?;
+        write!(f, "A fresh one with the epoch {:016x} took over ", epoch.0)?;
+        for queue in &survey.queues {
+            write!(f, "{} {}, ", queue.whole, queue.queue)?;
+        }
+        let (state, sources) =
+            survey.functions.iter().fold((0, 0), |(state, sources), of| (state + of.state_rows, sources + of.sources));
+        write!(
+            f,
+            "{} dead letters, {} deployments, {state} values of state and the handled events of {sources} sources. ",
+            survey.dead_letters,
+            survey.deployments.len()
+        )?;
+        if survey.lost().next().is_none() {
+            f.write_str("Of the queues nothing is missing")?;
+        } else {
+            f.write_str("Missing are")?;
+            for (index, lost) in survey.lost().take(MAX_LOGGED).enumerate() {
+                write!(f, "{} {lost}", if index == 0 { "" } else { ";" })?;
+            }
+            match survey.lost().count().saturating_sub(MAX_LOGGED) {
+                0 => {}
+                more => write!(f, " and {more} more ranges")?,
+            }
+        }
+        for damage in survey.damage.iter().take(MAX_LOGGED) {
+            write!(f, ". {damage}")?;
+        }
+        match survey.damaged.saturating_sub(MAX_LOGGED as u64) {
+            0 => Ok(()),
+            more => write!(f, ". And {more} more: see them with `edge-agent doctor {}`", quarantine.display()),
+        }
+    }
+}
+
+impl fmt::Display for crate::Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, queue, first, last, reason } = self;
+        write!(f, "{queue} {first} to ")?;
+        match last {
+            Some(last) => write!(f, "{last}")?,
+            None => f.write_str("an unknown end")?,
+        }
+        write!(f, " of the epoch {:016x} ({reason})", epoch.0)
+    }
+}
+
+fn file(what: &'static str) -> impl Fn(io::Error) -> Cause {
+    move |error| Cause::File { what, error }
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The quarantine's name and the cause, if the store in `dir` is given up.
+pub(crate) fn condemned(dir: &Path) -> Result<Option<(String, String)>, Cause> {
+    match fs::read(dir.join(MARK)) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            let (name, cause) = text.split_once('\n').unwrap_or((&text, ""));
+            match name.strip_prefix("quarantine-").map(str::parse::<u32>) {
+                Some(Ok(_)) => Ok(Some((name.to_owned(), cause.to_owned()))),
+                _ => {
+                    Err(file("the file \"condemned\" beside it names no quarantine")(io::ErrorKind::InvalidData.into()))
+                }
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file("the file \"condemned\" beside it cannot be read")(error)),
+    }
+}
+
+/// Gives the store in `dir` up.
+pub(crate) fn condemn(dir: &Path, cause: &str) -> Result<(), Cause> {
+    let name = (1..u32::MAX)
+        .map(|number| format!("quarantine-{number}"))
+        .find(|name| !dir.join(name).exists())
+        .expect("no directory has four thousand million quarantines");
+    let write = || {
+        let mut draft = File::create(dir.join(DRAFT))?;
+        draft.write_all(format!("{name}\n{cause}").as_bytes())?;
+        draft.sync_all()?;
+        fs::rename(dir.join(DRAFT), dir.join(MARK))?;
+        sync(dir)
+    };
+    write().map_err(file("the file \"condemned\" beside it cannot be written"))
+}
+
+/// Moves the store in `dir` aside, and makes a fresh one of what can be read.
+pub(crate) fn recover(dir: &Path, cause: &str, witness: &mut Witness) -> Result<Recovery, Cause> {
+    if condemned(dir)?.is_none() {
+        condemn(dir, cause)?;
+    }
+    let (name, cause) = condemned(dir)?.unwrap_or_default();
+    let quarantine = dir.join(name);
+    quarantine_files(dir, &quarantine).map_err(file("its files cannot be moved into the quarantine"))?;
+    let (survey, epoch) = salvage(&quarantine, dir)?;
+    // What was noted belongs to the old one.
+    witness.note(Note { epoch: epoch.0, queues: [(0, 0); 3] });
+    fs::remove_file(dir.join(MARK))
+        .and_then(|()| sync(dir))
+        .map_err(file("the file \"condemned\" beside it cannot be removed"))?;
+    Ok(Recovery { quarantine, cause, survey, epoch })
+}
+
+fn quarantine_files(dir: &Path, quarantine: &Path) -> io::Result<()> {
+    if !quarantine.join("store.db").exists() {
+        fs::create_dir_all(quarantine)?;
+        fs::copy(dir.join("lock"), quarantine.join("lock"))?;
+        File::open(quarantine.join("lock"))?.sync_all()?;
+        sync(dir)?;
+        for name in FILES {
+            match fs::rename(dir.join(name), quarantine.join(name)) {
+                // Moved before, or never there.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => sync(quarantine)?,
+            }
+        }
+    }
+    for name in FILES.into_iter().chain(["store.db-shm"]) {
+        match fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    sync(dir)
+}
+
+/// Makes a fresh store in `to`, where there is none, of what can be read of the one in `from`.
+pub(crate) fn salvage(from: &Path, to: &Path) -> Result<(Survey, StoreEpoch), Cause> {
+    let repaired = to.join("repaired");
+    let from = if repair_head(from, &repaired)? { &repaired } else { from };
+    let connection = schema::open_writer(&to.join("store.db"), true)?;
+    let mut fresh = Fresh {
+        connection: &connection,
+        in_batch: 0,
+        named: BTreeSet::new(),
+        twins: BTreeSet::new(),
+        last: [0; 3],
+        dead_letters: 0,
+        scratch: Vec::new(),
+    };
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let survey = survey(from, |piece| fresh.take(&piece))?;
+    for id in survey.functions.iter().filter(|function| function.names.is_empty()).map(|function| function.id) {
+        // Keeps its number, and with it its state, from being given to another.
+        connection.execute("INSERT INTO functions (id, name) VALUES (?1, ?2)", (id, format!("@unnamed-{id}")))?;
+    }
+    for lost in survey.lost() {
+        rows::put_missing(&connection, &mut fresh.scratch, lost)?;
+    }
+    schema::set_meta(&connection, "dead_letters", fresh.dead_letters)?;
+    let epoch = schema::new_epoch(survey.epoch.map_or(0, |epoch| epoch.0))?;
+    schema::set_meta(&connection, "epoch", epoch)?;
+    connection.execute_batch("COMMIT")?;
+    schema::accept(&connection)?;
+    drop(connection);
+    remove_repaired(&repaired).map_err(file("the repaired copy cannot be removed"))?;
+    sync(to).map_err(file("its directory cannot be synced"))?;
+    Ok((survey, StoreEpoch(epoch)))
+}
+
+/// If the head of the store in `from` cannot be read, makes a copy in `to` with the head that a new store has: the
+/// tables of all stores begin on the same pages. If there is no room for a copy, the head stays as it is.
+fn repair_head(from: &Path, to: &Path) -> Result<bool, Cause> {
+    let failed = file("its head cannot be repaired in a copy");
+    remove_repaired(to).map_err(&failed)?;
+    if schema::open_survey(&from.join("store.db")).and_then(|connection| schema::version(&connection)).is_ok() {
+        return Ok(false);
+    }
+    let path = to.join("store.db");
+    fs::create_dir(to).map_err(&failed)?;
+    let connection = schema::open_writer(&path, true)?;
+    schema::accept(&connection)?;
+    drop(connection);
+    let copy = || {
+        let mut head = [0; schema::PAGE_BYTES];
+        File::open(&path)?.read_exact(&mut head)?;
+        for name in ["store.db", "store.db-wal", "lock"].into_iter().filter(|name| from.join(name).exists()) {
+            fs::copy(from.join(name), to.join(name))?;
+        }
+        let copy = OpenOptions::new().write(true).open(&path)?;
+        // The size of the database in pages, and no free pages; the rest is the same in every store.
+        let pages = u32::try_from(copy.metadata()?.len() / schema::PAGE_BYTES as u64).unwrap_or(u32::MAX);
+        head[28..40].fill(0);
+        head[28..32].copy_from_slice(&pages.to_be_bytes());
+        copy.write_all_at(&head, 0)
+    };
+    match copy() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            remove_repaired(to).map_err(failed)?;
+            Ok(false)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn remove_repaired(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a fresh store in `out`, which must be empty or not there, of what can be read of the one in `dir`, which is
+/// not changed. Says what was in it.
+///
+/// # Errors
+/// If the old one cannot be opened at all, `out` is not empty, or the disk fails.
+pub fn salvage_copy(dir: &Path, out: &Path) -> Result<Survey, StoreError> {
+    let path = out.join("store.db");
+    let make = || {
+        fs::create_dir_all(out).map_err(file("its directory cannot be created"))?;
+        if fs::read_dir(out).map_err(file("its directory cannot be read"))?.next().is_some() {
+            return Err(file("its directory is not empty")(io::ErrorKind::AlreadyExists.into()));
+        }
+        salvage(dir, out)
+    };
+    make().map(|(survey, _)| survey).map_err(|cause| Cause::in_operation(cause, "salvage into", &path))
+}
+
+/// A store while it is being filled.
+struct Fresh<'a> {
+    connection: &'a Connection,
+    in_batch: u64,
+    named: BTreeSet<u32>,
+    // Numbers with two names, of which nobody knows which one is right: both get the state, the second under a number
+    // of its own.
+    twins: BTreeSet<u32>,
+    // By `Queue::index`.
+    last: [u64; 3],
+    dead_letters: u64,
+    scratch: Vec<u8>,
+}
+
+impl Fresh<'_> {
+    /// The numbers under which a function's rows go on.
+    fn numbers(&self, function: u32) -> impl Iterator<Item = u32> + use<> {
+        [function].into_iter().chain(self.twins.contains(&function).then_some(function | TWIN))
+    }
+
+    fn take(&mut self, piece: &Piece<'_>) -> Result<(), Cause> {
+        let put = |sql| self.connection.prepare_cached(sql);
+        match *piece {
+            Piece::Function { id, name } => {
+                let id = if self.named.insert(id) {
+                    id
+                } else {
+                    self.twins.insert(id);
+                    id | TWIN
+                };
+                put("INSERT OR IGNORE INTO functions (id, name) VALUES (?1, ?2)")?.execute((id, name))?;
+            }
+            Piece::State { function, partition, key, value } => {
+                let sql = "REPLACE INTO state (function, partition, key, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)";
+                for function in self.numbers(function) {
+                    let checksum = rows::keyed_checksum(function, partition, key, value);
+                    put(sql)?.execute((function, partition, key, checksum, value))?;
+                }
+            }
+            Piece::Seen { function, partition, source, value } => {
+                let sql =
+                    "REPLACE INTO seen (function, partition, source, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)";
+                for function in self.numbers(function) {
+                    let checksum = rows::keyed_checksum(function, partition, source.as_bytes(), value);
+                    put(sql)?.execute((function, partition, source, checksum, value))?;
+                }
+            }
+            Piece::Queued { queue, body, .. } => {
+                let last = &mut self.last[queue.index()];
+                *last += 1;
+                put(queue.sql().insert)?.execute((rows::integer(*last), rows::checksum(body), body))?;
+            }
+            Piece::DeadLetter { body, .. } => {
+                self.dead_letters += 1;
+                put("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
+                    .execute((rows::checksum(body), body))?;
+            }
+            Piece::Deployment { function, value } => {
+                let checksum = rows::named_checksum(function, value);
+                let sql = "REPLACE INTO deployments (function, checksum, value) VALUES (?1, ?2, ?3)";
+                put(sql)?.execute((function, checksum, value))?;
+            }
+            Piece::Missing(missing) => rows::put_missing(self.connection, &mut self.scratch, missing)?,
+        }
+        self.in_batch += 1;
+        if self.in_batch == BATCH {
+            self.in_batch = 0;
+            self.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+        }
+        Ok(())
+    }
+}

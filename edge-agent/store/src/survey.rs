@@ -1,0 +1,439 @@
+//! Reading all of a store that may be damaged: what is whole is handed over, what is not is named and passed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, Row};
+use sync_protocol::records::{Class, Record, StoreEpoch};
+
+use crate::error::{Cause, StoreError};
+use crate::queue::{MAX_ID, Queue};
+use crate::scan::{Runs, by_number, each, is_damage, readable};
+use crate::witness::{self, Note};
+use crate::write::{DeadLetter, Deployment, Missing, Publish};
+use crate::{recover, rows, schema};
+
+/// Most descriptions of damage that a survey keeps, and most for each queue: enough for a person to see what happened,
+/// and a bound on memory where a whole disk rots.
+const MAX_NAMED: usize = 1_000;
+
+/// What is in a store.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// The life of the store; `None` if it cannot be read.
+    pub epoch: Option<StoreEpoch>,
+    /// The three queues, in the order of [`Queue::ALL`].
+    pub queues: Vec<QueueSurvey>,
+    /// The functions that have a number.
+    pub functions: Vec<FunctionSurvey>,
+    /// Dead letters that are whole.
+    pub dead_letters: u64,
+    /// What runs.
+    pub deployments: Vec<(String, Deployment)>,
+    /// What this store knows to be lost, from before.
+    pub missing: Vec<Missing>,
+    /// Rows and tables that are damaged, each in one line for a person; at most 1,000 of them.
+    pub damage: Vec<String>,
+    /// How many there are.
+    pub damaged: u64,
+}
+
+/// What is in a queue.
+#[derive(Clone, Debug)]
+pub struct QueueSurvey {
+    /// Which one.
+    pub queue: Queue,
+    /// Everything up to this number is done.
+    pub done: u64,
+    /// The number that would come next.
+    pub next: u64,
+    /// Rows that wait and are whole.
+    pub whole: u64,
+    /// The bytes of these, as stored.
+    pub bytes: u64,
+    /// What should wait and does not, or cannot be read.
+    pub lost: Vec<Missing>,
+}
+
+/// What a function has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FunctionSurvey {
+    /// Its number.
+    pub id: u32,
+    /// Its name; two if its two copies differ, none if none can be read.
+    pub names: Vec<String>,
+    /// Values of its state that are whole.
+    pub state_rows: u64,
+    /// Bytes of their keys and values.
+    pub state_bytes: u64,
+    /// Sources whose handled events are remembered.
+    pub sources: u64,
+}
+
+/// A row that is whole, as [`inspect`] hands it over.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Item {
+    /// A record that waits.
+    Record {
+        /// Its class.
+        class: Class,
+        /// Its sequence.
+        sequence: u64,
+        /// What it is.
+        record: Record,
+    },
+    /// A message that waits to be published.
+    Publish(Publish),
+    /// A dead letter.
+    DeadLetter(DeadLetter),
+}
+
+/// Reads all of the store in `dir` and verifies every checksum, without changing a byte of it and without keeping a
+/// running agent from anything. Hands every whole record, publish and dead letter to `take`, in order, until that says
+/// `false`.
+///
+/// # Errors
+/// If it cannot be opened at all: it is not there, of a newer version, or the disk fails. Damage is no error.
+pub fn inspect(dir: &Path, mut take: impl FnMut(Item) -> bool) -> Result<Survey, StoreError> {
+    let path = dir.join("store.db");
+    let mut goes_on = true;
+    let mut hand = |item| {
+        goes_on = goes_on && take(item);
+        Ok(())
+    };
+    survey(dir, |piece| match piece {
+        Piece::Queued { queue: Queue::Records(class), id, body } => match rows::read_record(body) {
+            Ok(record) => hand(Item::Record { class, sequence: id, record }),
+            Err(_) => Ok(()),
+        },
+        Piece::Queued { queue: Queue::Publishes, id, body } => match rows::read_publish(id, body) {
+            Ok(publish) => hand(Item::Publish(publish)),
+            Err(_) => Ok(()),
+        },
+        Piece::DeadLetter { id, body } => match rows::read_dead_letter(id, body) {
+            Ok(letter) => hand(Item::DeadLetter(letter)),
+            Err(_) => Ok(()),
+        },
+        _ => Ok(()),
+    })
+    .map_err(|cause| cause.in_operation("read", &path))
+}
+
+/// A row that is whole.
+pub(crate) enum Piece<'a> {
+    Function { id: u32, name: &'a str },
+    State { function: u32, partition: &'a str, key: &'a [u8], value: &'a [u8] },
+    Seen { function: u32, partition: &'a str, source: &'a str, value: &'a [u8] },
+    Queued { queue: Queue, id: u64, body: &'a [u8] },
+    DeadLetter { id: u64, body: &'a [u8] },
+    Deployment { function: &'a str, value: &'a [u8] },
+    Missing(&'a Missing),
+}
+
+/// Walks through all of a store: first the functions, then what belongs to them, then the queues.
+pub(crate) fn survey(dir: &Path, take: impl FnMut(Piece<'_>) -> Result<(), Cause>) -> Result<Survey, Cause> {
+    let path = dir.join("store.db");
+    if let Err(error) = std::fs::File::open(&path) {
+        return Err(Cause::File { what: "its file cannot be opened", error });
+    }
+    let mut walk = Walk { found: Survey::default(), note: witness::peek(dir), take };
+    let connection = schema::open_survey(&path)?;
+    // One moment of a store that is being written.
+    let opened = connection
+        .execute_batch("BEGIN")
+        .map_err(Cause::from)
+        .and_then(|()| schema::check_identity(&connection).map(|_| ()));
+    match opened {
+        Ok(()) => {}
+        Err(cause) if is_damage(&cause) || matches!(cause, Cause::Foreign(_)) && walk.note.is_some() => {
+            walk.name(format!("the database: {cause}"));
+        }
+        Err(cause) => return Err(cause),
+    }
+    if let Ok(Some((_, cause))) = recover::condemned(dir) {
+        walk.name(format!("it was given up: {cause}"));
+    }
+    walk.functions(&connection)?;
+    walk.keyed(&connection)?;
+    walk.deployments(&connection)?;
+    walk.dead_letters(&connection)?;
+    walk.missing(&connection)?;
+    walk.epoch(&connection)?;
+    for queue in Queue::ALL {
+        walk.queue(&connection, queue)?;
+    }
+    Ok(walk.found)
+}
+
+struct Walk<F> {
+    found: Survey,
+    note: Option<Note>,
+    take: F,
+}
+
+impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<F> {
+    fn name(&mut self, damage: String) {
+        self.found.name(damage);
+    }
+
+    fn function(&mut self, id: u32) -> &mut FunctionSurvey {
+        let functions = &mut self.found.functions;
+        let at = functions.binary_search_by_key(&id, |function| function.id).unwrap_or_else(|at| {
+            functions.insert(at, FunctionSurvey { id, ..FunctionSurvey::default() });
+            at
+        });
+        &mut functions[at]
+    }
+
+    fn functions(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let mut named = Vec::new();
+        // The table, and the copy of it in the index.
+        for sql in [
+            "SELECT id, name FROM functions NOT INDEXED ORDER BY id",
+            "SELECT id, name FROM functions INDEXED BY sqlite_autoindex_functions_1 ORDER BY name",
+        ] {
+            let broken = each(connection, sql, [], |row| {
+                match (rows::column::<u32>(row, 0), rows::column::<String>(row, 1)) {
+                    (Ok(id), Ok(name)) => named.push((id, name)),
+                    (Err(what), _) | (_, Err(what)) => self.name(format!("a function's name: {what}")),
+                }
+                Ok(())
+            })?;
+            if let Some(what) = broken {
+                self.name(format!("the table functions: {what}"));
+            }
+        }
+        for (id, name) in named {
+            let names = &mut self.function(id).names;
+            if names.contains(&name) {
+                continue;
+            }
+            names.push(name.clone());
+            if let [first, second] = names.as_slice() {
+                let differs = format!("function {id} is named {first:?} and {second:?}");
+                self.name(differs);
+            }
+            (self.take)(Piece::Function { id, name: &name })?;
+        }
+        Ok(())
+    }
+
+    fn keyed(&mut self, connection: &Connection) -> Result<(), Cause> {
+        for (table, key) in [("state", "key"), ("seen", "source")] {
+            // From both ends, if there is an unreadable page between.
+            for order in ["ASC", "DESC"] {
+                let sql = format!(
+                    "SELECT function, partition, CAST({key} AS BLOB), checksum, value FROM {table} \
+                     ORDER BY function {order}, partition {order}, {key} {order}"
+                );
+                let broken = each(connection, &sql, [], |row| match self.keyed_row(table, row) {
+                    Ok(()) => Ok(()),
+                    Err(RowError::Damaged(what)) => {
+                        self.name(format!("{table}: {what}"));
+                        Ok(())
+                    }
+                    Err(RowError::Failed(cause)) => Err(cause),
+                })?;
+                let Some(what) = broken else { break };
+                if order == "ASC" {
+                    self.name(format!("the table {table} in part: {what}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keyed_row(&mut self, table: &str, row: &Row<'_>) -> Result<(), RowError> {
+        let function: u32 = rows::column(row, 0)?;
+        let partition: String = rows::column(row, 1)?;
+        let key: Vec<u8> = rows::column(row, 2)?;
+        let value = rows::checked_by(row, 3, 4, |value| rows::keyed_checksum(function, &partition, &key, value))
+            .map_err(|what| format!("function {function}, partition {partition:?}, {key:02x?}: {what}"))?;
+        let of = self.function(function);
+        let piece = if table == "state" {
+            of.state_rows += 1;
+            of.state_bytes += (key.len() + value.len()) as u64;
+            Piece::State { function, partition: &partition, key: &key, value }
+        } else {
+            of.sources += 1;
+            let source = str::from_utf8(&key).map_err(|error| error.to_string())?;
+            Piece::Seen { function, partition: &partition, source, value }
+        };
+        (self.take)(piece).map_err(RowError::Failed)
+    }
+
+    fn deployments(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let sql = "SELECT function, checksum, value FROM deployments ORDER BY function";
+        let broken = each(connection, sql, [], |row| {
+            let read = rows::column::<String>(row, 0).and_then(|function| {
+                let value = rows::checked_by(row, 1, 2, |value| rows::named_checksum(&function, value))
+                    .map_err(|what| format!("of {function:?}: {what}"))?;
+                Ok((rows::read_deployment(value)?, value, function))
+            });
+            match read {
+                Ok((deployment, value, function)) => {
+                    (self.take)(Piece::Deployment { function: &function, value })?;
+                    self.found.deployments.push((function, deployment));
+                }
+                Err(what) => self.name(format!("a deployment {what}")),
+            }
+            Ok(())
+        })?;
+        if let Some(what) = broken {
+            self.name(format!("the table deployments: {what}"));
+        }
+        Ok(())
+    }
+
+    fn dead_letters(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let scan = by_number(connection, "dead_letters", 0, 0, |id, row| {
+            match rows::checked(row, 1, 2).and_then(|body| rows::read_dead_letter(id, body).map(|_| body)) {
+                Ok(body) => {
+                    self.found.dead_letters += 1;
+                    (self.take)(Piece::DeadLetter { id, body })?;
+                }
+                Err(what) => self.found.name(format!("dead letter {id}: {what}")),
+            }
+            Ok(())
+        })?;
+        if let Some(what) = scan.broken {
+            self.name(format!("the table dead_letters in part: {what}"));
+        }
+        let found = self.found.dead_letters;
+        match readable(schema::meta(connection, "dead_letters"))? {
+            Ok(count) if count == found => {}
+            Ok(count) => self.name(format!("{count} dead letters were stored, and {found} are whole")),
+            Err(what) => self.name(format!("the number of dead letters: {what}")),
+        }
+        Ok(())
+    }
+
+    fn missing(&mut self, connection: &Connection) -> Result<(), Cause> {
+        // A store from before there was such a table has lost nothing that it knows of.
+        if schema::version(connection).is_ok_and(|version| version < 2) {
+            return Ok(());
+        }
+        let scan = by_number(connection, "missing", 0, 0, |id, row| {
+            match rows::checked(row, 1, 2).and_then(rows::read_missing) {
+                Ok(missing) => {
+                    (self.take)(Piece::Missing(&missing))?;
+                    self.found.missing.push(missing);
+                }
+                Err(what) => self.found.name(format!("row {id} of the table missing: {what}")),
+            }
+            Ok(())
+        })?;
+        if let Some(what) = scan.broken {
+            self.name(format!("the table missing in part: {what}"));
+        }
+        Ok(())
+    }
+
+    fn epoch(&mut self, connection: &Connection) -> Result<(), Cause> {
+        match readable(schema::meta(connection, "epoch"))? {
+            Ok(epoch) => self.found.epoch = Some(StoreEpoch(epoch)),
+            Err(what) => {
+                self.name(format!("the epoch: {what}"));
+                self.found.epoch = self.note.map(|note| StoreEpoch(note.epoch));
+            }
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, connection: &Connection, queue: Queue) -> Result<(), Cause> {
+        let epoch = self.found.epoch;
+        let note = self.note.filter(|note| epoch.is_some_and(|epoch| epoch.0 == note.epoch));
+        let (noted_done, noted_last) = note.map_or((0, 0), |note| note.queues[queue.index()]);
+        let mark = match readable(queue.mark(connection))? {
+            Ok(mark) => mark,
+            Err(what) => {
+                self.name(format!("the mark of the {queue}: {what}"));
+                0
+            }
+        };
+        let done = mark.max(noted_done);
+        let mut found = QueueSurvey { queue, done, next: 0, whole: 0, bytes: 0, lost: Vec::new() };
+        let (mut runs, mut damaged, mut last) = (Runs::default(), BTreeMap::new(), noted_last.max(done));
+        let scan = by_number(connection, queue.sql().table, done, last, |id, row| {
+            let checked = rows::checked(row, 1, 2).and_then(|body| {
+                match queue {
+                    Queue::Records(_) => rows::read_record(body).map(drop),
+                    Queue::Publishes => rows::read_publish(id, body).map(drop),
+                }
+                .map(|()| body)
+            });
+            if id < MAX_ID {
+                last = last.max(id);
+            }
+            match checked {
+                Ok(body) => {
+                    found.whole += 1;
+                    found.bytes += body.len() as u64;
+                    runs.add(id);
+                    (self.take)(Piece::Queued { queue, id, body })?;
+                }
+                Err(what) if damaged.len() < MAX_NAMED => {
+                    damaged.insert(id, what);
+                }
+                Err(_) => {}
+            }
+            Ok(())
+        })?;
+        found.next = last + 1;
+        for (first, last) in runs.holes(done + 1, last) {
+            let mut reason = match damaged.range(first..=last).next() {
+                Some((id, what)) => format!("{id}: {what}"),
+                None => match &scan.broken {
+                    Some(what) => what.clone(),
+                    None => "there is no such row".into(),
+                },
+            };
+            reason.truncate(reason.floor_char_boundary(300));
+            let epoch = epoch.unwrap_or(StoreEpoch(0));
+            found.lost.push(Missing { epoch, queue, first, last: Some(last), reason });
+        }
+        if scan.open {
+            let reason = scan.broken.unwrap_or_default();
+            let epoch = epoch.unwrap_or(StoreEpoch(0));
+            match found.lost.last_mut() {
+                // Up to the last number that is known, and more perhaps.
+                Some(lost) if lost.last == Some(last) => lost.last = None,
+                _ => found.lost.push(Missing { epoch, queue, first: last + 1, last: None, reason }),
+            }
+        }
+        self.found.queues.push(found);
+        Ok(())
+    }
+}
+
+impl Survey {
+    fn name(&mut self, damage: String) {
+        self.damaged += 1;
+        if self.damage.len() < MAX_NAMED {
+            self.damage.push(damage);
+        }
+    }
+
+    /// What is lost of the queues.
+    pub fn lost(&self) -> impl Iterator<Item = &Missing> {
+        self.queues.iter().flat_map(|queue| &queue.lost)
+    }
+
+    /// Whether everything is whole and nothing is lost that is not known to be.
+    pub fn is_whole(&self) -> bool {
+        self.damaged == 0 && self.lost().next().is_none()
+    }
+}
+
+/// Why a row cannot be taken.
+enum RowError {
+    Damaged(String),
+    Failed(Cause),
+}
+
+impl From<String> for RowError {
+    fn from(what: String) -> Self {
+        Self::Damaged(what)
+    }
+}

@@ -1,0 +1,237 @@
+//! The store on a disk that fails at every operation in turn: what `commit` said is there, and nothing by halves.
+
+mod vfs;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use agent_core::effect::{Effect, Priority, PublishFlags};
+use agent_core::event::{Event, EventKind};
+use agent_store::{Dead, DeadKind, Outcome, OutcomeResult, Store, StoreError, Write, inspect};
+use sync_protocol::records::{Class, Stamp};
+
+use vfs::{Fault, Operation};
+
+/// What is in a store, without what is done with.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Content {
+    // By class: how many are done, and the rest.
+    records: [(u64, Vec<Vec<u8>>); 2],
+    publishes: (u64, Vec<Vec<u8>>),
+    state: BTreeMap<u8, Vec<u8>>,
+    seen: Option<Vec<u8>>,
+    dead_letters: u64,
+}
+
+/// The groups of the workload: each puts something into every table, some move the marks.
+const GROUPS: u8 = 6;
+
+/// After this one the store is closed and opened again, which carries the log over into the database.
+const REOPENED_AFTER: u8 = 3;
+
+impl Content {
+    /// The content after group `number`.
+    fn with(&self, number: u8) -> Self {
+        let mut next = self.clone();
+        for class in Class::ALL {
+            // More than a page, so that a group is never one write.
+            next.records[usize::from(class.number())].1.push(vec![number; 3_000]);
+        }
+        next.publishes.1.push(vec![number]);
+        next.state.insert(number, vec![number; 100]);
+        next.seen = Some(vec![number; 33]);
+        next.dead_letters += 1;
+        if number % 3 == 2 {
+            for (done, rest) in next.records.iter_mut().chain([&mut next.publishes]) {
+                // All but what this group itself adds.
+                *done += rest.len() as u64 - 1;
+                rest.drain(..rest.len() - 1);
+            }
+        }
+        next
+    }
+
+    /// The writes that lead from here to [`with`](Self::with).
+    fn writes(&self, store: &mut Store, number: u8) -> Result<Vec<Write>, StoreError> {
+        let function = store.function("f")?;
+        let outcome = |seen, result| {
+            Write::Outcome(Outcome {
+                function,
+                function_name: "f".into(),
+                partition: "p".into(),
+                seen,
+                event: Event {
+                    kind: EventKind::Mqtt,
+                    device: "d".into(),
+                    topic: "t".into(),
+                    payload: Arc::new([]),
+                    identity: None,
+                    time_us: 0,
+                },
+                stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0 },
+                result,
+            })
+        };
+        let emit = |priority| Effect::Emit { stream: "s".into(), body: vec![number; 3_000], priority };
+        let effects = vec![
+            emit(Priority::Normal),
+            emit(Priority::High),
+            Effect::Publish { topic: "t".into(), payload: [number].into(), flags: PublishFlags::default() },
+            Effect::StatePut { key: vec![number], value: vec![number; 100] },
+        ];
+        let dead = Dead {
+            version: "1".into(),
+            digest: [0; 32],
+            kind: DeadKind::Failed,
+            reason: "no".into(),
+            detail: String::new(),
+        };
+        let mut writes = vec![
+            outcome(Some(("d".into(), vec![number; 33])), OutcomeResult::Effects(effects)),
+            outcome(None, OutcomeResult::Dead(dead)),
+        ];
+        if number % 3 == 2 {
+            let waiting = |(done, rest): &(u64, Vec<Vec<u8>>)| done + rest.len() as u64;
+            for class in Class::ALL {
+                writes.push(Write::Delivered { class, up_to: waiting(&self.records[usize::from(class.number())]) });
+            }
+            writes.push(Write::Published { up_to: waiting(&self.publishes) });
+        }
+        Ok(writes)
+    }
+
+    fn of(store: &mut Store) -> Self {
+        let mut content = Self::default();
+        let function = store.function("f").unwrap();
+        let mut reader = store.reader().unwrap();
+        for class in Class::ALL {
+            let range = reader.range(class, 0, 1_000, usize::MAX).unwrap();
+            let waiting = reader.outbox().unwrap().class(class);
+            assert_eq!(waiting.count(), range.records.len() as u64, "what waits has no gaps");
+            content.records[usize::from(class.number())] =
+                (waiting.first - 1, range.records.into_iter().map(|record| record.body).collect());
+        }
+        let publishes = reader.publishes(0, 1_000).unwrap();
+        content.publishes = (
+            publishes.first().map_or(0, |publish| publish.id - 1),
+            publishes.iter().map(|publish| publish.payload.to_vec()).collect(),
+        );
+        for key in 0..=GROUPS {
+            if let Some(value) = reader.state(function, "p", &[key]).unwrap() {
+                content.state.insert(key, value);
+            }
+        }
+        content.seen = reader.seen(function, "p", "d").unwrap();
+        content.dead_letters = reader.dead_letter_count().unwrap();
+        assert_eq!(reader.dead_letters(0, 1_000).unwrap().len() as u64, content.dead_letters);
+        content
+    }
+}
+
+/// What to do when a commit fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum After {
+    /// As the agent: the store is given up at once.
+    Stop,
+    /// The same group again, on the same store.
+    Retry,
+}
+
+/// What the workload was told: the content after all that was confirmed, and what was on the way when it stopped.
+struct Told {
+    confirmed: Content,
+    refused: Option<u8>,
+}
+
+fn work(dir: &Path, mut confirmed: Content, after: After) -> Told {
+    let mut groups = 1..=GROUPS;
+    let mut failures = 0;
+    loop {
+        let Ok(mut store) = Store::open(dir) else {
+            if after == After::Retry && failures < 3 {
+                failures += 1;
+                continue;
+            }
+            return Told { confirmed, refused: None };
+        };
+        loop {
+            let Some(number) = groups.next() else { return Told { confirmed, refused: None } };
+            loop {
+                match confirmed.writes(&mut store, number).and_then(|writes| store.commit(&writes)) {
+                    Ok(_) => {
+                        confirmed = confirmed.with(number);
+                        break;
+                    }
+                    Err(_) if after == After::Retry && failures < 3 => failures += 1,
+                    Err(_) => return Told { confirmed, refused: Some(number) },
+                }
+            }
+            if number == REOPENED_AFTER {
+                break;
+            }
+        }
+    }
+}
+
+/// In memory where that is to be had: the layer knows what was synced, so the disk below need not.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Runs the workload with a fault; whether it struck.
+fn run(fault: Fault, at: usize, after: After) -> Option<Operation> {
+    let dir = directory();
+    vfs::arm(Some((fault, at)));
+    let told = work(dir.path(), Content::default(), after);
+    let (_, struck) = vfs::disarm();
+    let case = format!("{fault:?} at {at} ({struck:?}), then {after:?}");
+
+    let (mut store, recovery) = Store::open_or_recover(dir.path()).unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert!(recovery.is_none(), "{case}: {}", recovery.unwrap());
+    let found = Content::of(&mut store);
+    match told.refused {
+        // After the point of no return nobody knows, but it is all or nothing.
+        Some(number) if found == told.confirmed.with(number) => {}
+        refused => assert_eq!(found, told.confirmed, "{case}, refused {refused:?}"),
+    }
+    // And it goes on from there.
+    let writes = found.writes(&mut store, 0).unwrap();
+    store.commit(&writes).unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert_eq!(Content::of(&mut store), found.with(0), "{case}");
+    drop(store);
+    let survey = inspect(dir.path(), |_| true).unwrap();
+    assert!(survey.is_whole(), "{case}: {survey:?}");
+    struck
+}
+
+#[test]
+fn no_failure_of_the_disk_takes_back_what_was_confirmed_or_leaves_half_a_group() {
+    vfs::install();
+    let dir = directory();
+    vfs::arm(None);
+    let told = work(dir.path(), Content::default(), After::Stop);
+    let (counts, _) = vfs::disarm();
+    assert!(told.refused.is_none());
+    // The workload meets every sort of operation, and the layer sees the log: each commit writes and syncs it.
+    for (operation, least) in
+        [(Operation::Open, 4), (Operation::Write, 100), (Operation::Sync, GROUPS.into()), (Operation::ShmMap, 2)]
+    {
+        assert!(counts.get(&operation).is_some_and(|count| *count >= least), "{counts:?}");
+    }
+
+    let mut runs = BTreeMap::new();
+    for fault in Fault::ALL {
+        for after in [After::Stop, After::Retry] {
+            if matches!(fault, Fault::Torn | Fault::PowerCut) && after == After::Retry {
+                continue;
+            }
+            for at in 0.. {
+                let Some(operation) = run(fault, at, after) else { break };
+                *runs.entry((format!("{fault:?}"), operation)).or_insert(0) += 1;
+            }
+        }
+    }
+    assert!(runs.values().sum::<usize>() > 500, "{runs:?}");
+    assert!(runs.keys().any(|(fault, operation)| fault == "SyncLost" && *operation == Operation::Sync), "{runs:?}");
+}

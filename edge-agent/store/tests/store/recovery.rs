@@ -1,0 +1,335 @@
+//! Stores that were damaged in every way that we know: what is whole comes back, what is not is named.
+
+use std::fs;
+use std::path::Path;
+
+use agent_store::{
+    Deployment, ErrorKind, Item, OutcomeResult, Queue, Recovery, Store, Survey, Write, inspect, salvage_copy,
+};
+use sync_protocol::fleet::FunctionStatus;
+use sync_protocol::records::Class;
+
+use crate::fixture::{Fixture, dead, outcome, publish, put, raw};
+
+const NORMAL: Queue = Queue::Records(Class::Normal);
+
+/// A store with something in every table: records 1 to 3 delivered, 4 to 40 waiting, and 9 commits in the log at least.
+fn full() -> Fixture {
+    let mut it = Fixture::new();
+    let other = it.store.function("alert").unwrap();
+    for number in 1..=40u8 {
+        let mut write = it.effects(vec![
+            put(&[number], &[number; 50]),
+            crate::fixture::emit(Class::Normal, &[number; 300]),
+            publish("t", &[number]),
+        ]);
+        if let Write::Outcome(outcome) = &mut write {
+            outcome.seen = Some(("pump-7".into(), vec![number; 33]));
+        }
+        it.store.commit(&[write]).unwrap();
+    }
+    let deployment = Deployment {
+        deployment: 1,
+        status: FunctionStatus::Running,
+        detail: String::new(),
+        current: None,
+        previous: None,
+        refused: None,
+    };
+    it.store
+        .commit(&[
+            it.emit(Class::High, b"urgent"),
+            outcome(it.function, OutcomeResult::Dead(dead())),
+            outcome(other, OutcomeResult::Effects(vec![put(b"k", b"v")])),
+            Write::Deployment("mean".into(), Some(deployment)),
+            Write::Delivered { class: Class::Normal, up_to: 3 },
+            Write::Published { up_to: 39 },
+        ])
+        .unwrap();
+    it
+}
+
+/// As a power cut leaves it: with the log beside the database. Nobody uses it any more.
+fn cut_off(it: Fixture) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["store.db", "store.db-wal", "lock"] {
+        fs::copy(it.dir.path().join(file), copy.path().join(file)).unwrap();
+    }
+    copy
+}
+
+/// As an orderly end leaves it: one file.
+fn closed(it: Fixture) -> tempfile::TempDir {
+    let Fixture { dir, store, reader, .. } = it;
+    drop((reader, store));
+    assert!(!dir.path().join("store.db-wal").exists());
+    dir
+}
+
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+fn recover(dir: &Path) -> (Fixture, Recovery) {
+    let error = Store::open(dir).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let old = inspect(dir, |_| true).unwrap().epoch;
+    let (mut store, recovery) = Store::open_or_recover(dir).unwrap();
+    let recovery = recovery.expect("the store was damaged");
+    assert!(recovery.quarantine.join("store.db").exists());
+    assert_eq!(store.epoch(), recovery.epoch);
+    assert!(old.is_none_or(|old| store.epoch() > old), "the new epoch is above the old one");
+    let (reader, function) = (store.reader().unwrap(), store.function("mean").unwrap());
+    let copy = tempfile::tempdir().unwrap();
+    let mut it = Fixture { dir: copy, store, reader, function };
+    // It is a store like any other: what it lost is remembered, and nothing about it is damaged.
+    let lost: Vec<_> = recovery.survey.lost().cloned().collect();
+    assert!(it.reader.missing(0, 1_000).unwrap().into_iter().map(|(_, missing)| missing).eq(lost));
+    it.store.commit(&[it.emit(Class::Normal, b"after")]).unwrap();
+    assert_eq!(it.bodies(Class::Normal, 0).last().unwrap(), b"after");
+    let survey = inspect(dir, |_| true).unwrap();
+    assert!(survey.is_whole(), "{survey:?}");
+    (it, recovery)
+}
+
+fn lost(survey: &Survey) -> Vec<(Queue, u64, Option<u64>)> {
+    survey.lost().map(|lost| (lost.queue, lost.first, lost.last)).collect()
+}
+
+fn numbers(it: &mut Fixture) -> Vec<u8> {
+    it.bodies(Class::Normal, 0).iter().map(|body| body[0]).filter(|number| *number <= 40).collect()
+}
+
+#[test]
+fn a_whole_store_is_not_touched() {
+    let dir = cut_off(full());
+    let (store, recovery) = Store::open_or_recover(dir.path()).unwrap();
+    assert!(recovery.is_none());
+    drop(store);
+    assert!(!dir.path().join("quarantine-1").exists());
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_noticed_though_sqlite_calls_it_an_earlier_end() {
+    let dir = cut_off(full());
+    // Somewhere in the last quarter of the log.
+    change(&dir.path().join("store.db-wal"), |log| {
+        let at = log.len() / 4 * 3;
+        log[at] ^= 4;
+    });
+    let (mut it, recovery) = recover(dir.path());
+    let kept = numbers(&mut it);
+    let last = u64::from(*kept.last().unwrap());
+    assert!((5..40).contains(&last), "{last}");
+    assert!(lost(&recovery.survey).contains(&(NORMAL, last + 1, Some(40))), "{recovery}");
+    assert!(kept.iter().map(|number| u64::from(*number)).eq(4..=last));
+    assert!(recovery.to_string().contains(&format!("records of class Normal {} to 40", last + 1)), "{recovery}");
+}
+
+#[test]
+fn a_log_that_is_gone_is_noticed() {
+    let dir = cut_off(full());
+    fs::remove_file(dir.path().join("store.db-wal")).unwrap();
+    let (_, recovery) = recover(dir.path());
+    assert!(lost(&recovery.survey).contains(&(NORMAL, 4, Some(40))), "{recovery}");
+    assert!(lost(&recovery.survey).contains(&(Queue::Publishes, 40, Some(40))), "{recovery}");
+}
+
+#[test]
+fn of_a_file_that_is_no_database_the_missing_ranges_are_known() {
+    for garbage in [vec![], vec![0xab; 20_000]] {
+        let dir = closed(full());
+        fs::write(dir.path().join("store.db"), &garbage).unwrap();
+        let (_, recovery) = recover(dir.path());
+        let expected =
+            [(NORMAL, 4, Some(40)), (Queue::Records(Class::High), 1, Some(1)), (Queue::Publishes, 40, Some(40))];
+        assert_eq!(lost(&recovery.survey), expected);
+        assert_eq!(fs::read(recovery.quarantine.join("store.db")).unwrap(), garbage);
+    }
+}
+
+#[test]
+fn a_damaged_head_costs_nothing_but_the_head() {
+    let dir = closed(full());
+    change(&dir.path().join("store.db"), |file| file[..100].fill(0xff));
+    let (mut it, recovery) = recover(dir.path());
+    assert!(numbers(&mut it).into_iter().eq(4..=40), "{recovery}");
+    assert_eq!(lost(&recovery.survey), []);
+}
+
+#[test]
+fn a_truncated_file_gives_back_what_is_left_of_it() {
+    let dir = closed(full());
+    change(&dir.path().join("store.db"), |file| file.truncate(file.len() / 4096 / 2 * 4096 + 100));
+    let (mut it, recovery) = recover(dir.path());
+    let kept = numbers(&mut it);
+    // Each that is not there is among what is missing, and each that is there is not.
+    for number in 4..=40u8 {
+        let named = lost(&recovery.survey).iter().any(|(queue, first, last)| {
+            *queue == NORMAL && (*first..=last.unwrap_or(u64::MAX)).contains(&u64::from(number))
+        });
+        assert_ne!(kept.contains(&number), named, "{number}: {recovery}");
+    }
+}
+
+#[test]
+fn an_overwritten_page_costs_only_what_was_on_it() {
+    let dir = closed(full());
+    let path = dir.path().join("store.db");
+    let page = fs::read(&path).unwrap().windows(300).position(|bytes| bytes == [20; 300]).unwrap() / 4096;
+    change(&path, |file| file[page * 4096..][..4096].fill(0x5a));
+    // Nobody reads the middle of a queue when it is opened; whoever then meets it gives the store up.
+    let (mut it, recovery) = {
+        let store = Store::open(dir.path()).unwrap();
+        let error = store.reader().unwrap().range(Class::Normal, 19, 10, usize::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        store.condemn(&error.to_string()).unwrap();
+        recover(dir.path())
+    };
+    let kept = numbers(&mut it);
+    let [(NORMAL, first, Some(last))] = lost(&recovery.survey)[..] else { panic!("{recovery}") };
+    assert!(first > 4 && last < 40 && last - first < 15, "{recovery}");
+    assert!(kept.into_iter().map(u64::from).eq((4..first).chain(last + 1..=40)));
+}
+
+#[test]
+fn everything_else_is_carried_over() {
+    let it = full();
+    it.raw().execute_batch("UPDATE outbox_normal SET body = zeroblob(length(body)) WHERE id IN (4, 9, 10)").unwrap();
+    let dir = closed(it);
+    let (mut it, recovery) = recover(dir.path());
+    assert_eq!(lost(&recovery.survey), [(NORMAL, 4, Some(4)), (NORMAL, 9, Some(10))]);
+    assert!(numbers(&mut it).into_iter().eq((5..=8).chain(11..=40)));
+    assert_eq!(it.bodies(Class::High, 0), [b"urgent"]);
+    let publishes = it.reader.publishes(0, 10).unwrap();
+    assert_eq!((publishes.len(), publishes[0].id, &*publishes[0].payload), (1, 1, &[40][..]));
+    assert_eq!(it.reader.dead_letter_count().unwrap(), 1);
+    assert_eq!(it.reader.dead_letters(0, 10).unwrap()[0].dead, dead());
+    assert_eq!(it.reader.deployments().unwrap()[0].0, "mean");
+    for number in 1..=40 {
+        assert_eq!(it.reader.state(it.function, "pump-7", &[number]).unwrap(), Some(vec![number; 50]));
+    }
+    assert_eq!(it.reader.seen(it.function, "pump-7", "pump-7").unwrap(), Some(vec![40; 33]));
+    let alert = it.store.function("alert").unwrap();
+    assert_eq!(it.reader.state(alert, "pump-7", b"k").unwrap(), Some(b"v".to_vec()));
+}
+
+/// The control plane deploys it again; an agent that cannot start could not be told.
+#[test]
+fn a_damaged_deployment_does_not_keep_the_agent_from_starting() {
+    let it = full();
+    it.raw().execute_batch("UPDATE deployments SET value = zeroblob(length(value))").unwrap();
+    let dir = closed(it);
+    let (mut it, recovery) = recover(dir.path());
+    assert!(recovery.to_string().contains("a deployment of \"mean\""), "{recovery}");
+    assert_eq!(it.reader.deployments().unwrap(), []);
+    assert!(numbers(&mut it).into_iter().eq(4..=40));
+}
+
+/// Nobody knows which of the two copies of a name is right, so neither function may lose its state.
+#[test]
+fn a_function_with_a_damaged_name_keeps_its_state() {
+    let dir = closed(full());
+    change(&dir.path().join("store.db"), |file| {
+        let at = file.windows(5).rposition(|name| name == b"alert").unwrap();
+        file[at] ^= 1;
+    });
+    let (mut it, recovery) = recover(dir.path());
+    assert!(recovery.to_string().contains("\"alert\""), "{recovery}");
+    let alert = it.store.function("alert").unwrap();
+    assert_eq!(it.reader.state(alert, "pump-7", b"k").unwrap(), Some(b"v".to_vec()));
+}
+
+#[test]
+fn a_recovery_that_was_cut_off_is_taken_up_again() {
+    for moved in 0..=2 {
+        let dir = cut_off(full());
+        let path = dir.path();
+        fs::write(path.join("condemned"), "quarantine-4\nthe power went").unwrap();
+        fs::create_dir(path.join("quarantine-4")).unwrap();
+        for name in ["store.db-wal", "store.db"].into_iter().take(moved) {
+            fs::rename(path.join(name), path.join("quarantine-4").join(name)).unwrap();
+        }
+        if moved == 2 {
+            // A fresh store that was not filled.
+            fs::copy(path.join("lock"), path.join("quarantine-4/lock")).unwrap();
+            fs::write(path.join("store.db"), [1; 4096]).unwrap();
+        }
+        let error = Store::open(path).unwrap_err();
+        assert!(error.to_string().contains("the power went"), "{error}");
+        let (store, recovery) = Store::open_or_recover(path).unwrap();
+        let recovery = recovery.unwrap();
+        assert_eq!(recovery.quarantine, path.join("quarantine-4"));
+        assert_eq!(lost(&recovery.survey), []);
+        assert_eq!(recovery.survey.queues[0].whole, 37);
+        drop(store);
+        assert!(Store::open_or_recover(path).unwrap().1.is_none());
+    }
+}
+
+#[test]
+fn records_that_cannot_be_read_are_passed_over_and_remembered() {
+    let mut it = full();
+    it.raw().execute_batch("UPDATE outbox_normal SET checksum = 0 WHERE id = 4").unwrap();
+    assert!(it.reader.range(Class::Normal, 0, 10, usize::MAX).is_err());
+    let skip = |first, last| Write::Lost { class: Class::Normal, first, last, reason: "its checksum is wrong".into() };
+    for wrong in [skip(5, 5), skip(3, 4), skip(4, 41)] {
+        assert_eq!(it.store.commit(&[wrong]).unwrap_err().kind(), ErrorKind::Other);
+    }
+    it.store.commit(&[skip(4, 4)]).unwrap();
+    assert_eq!(it.reader.range(Class::Normal, 0, 10, usize::MAX).unwrap().first, 5);
+    let mut it = it.reopen();
+    let [(1, missing)] = &it.reader.missing(0, 10).unwrap()[..] else { panic!("one range is missing") };
+    assert_eq!((missing.epoch, missing.queue, missing.first, missing.last), (it.store.epoch(), NORMAL, 4, Some(4)));
+    assert_eq!(missing.reason, "its checksum is wrong");
+}
+
+#[test]
+fn looking_at_a_store_changes_nothing_and_disturbs_nobody() {
+    let listing = |dir: &Path| {
+        let mut files: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|file| file.unwrap())
+            .map(|file| (file.file_name(), fs::read(file.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    for dir in [cut_off(full()), closed(full())] {
+        let before = listing(dir.path());
+        let (mut records, mut others) = (0, 0);
+        let survey = inspect(dir.path(), |item| {
+            match item {
+                Item::Record { .. } => records += 1,
+                _ => others += 1,
+            }
+            true
+        })
+        .unwrap();
+        assert!(survey.is_whole(), "{survey:?}");
+        assert_eq!((records, others), (38, 2));
+        assert!(listing(dir.path()) == before);
+    }
+    // Beside the one that writes, and in the middle of its work.
+    let mut it = full();
+    assert_eq!(inspect(it.dir.path(), |_| true).unwrap().queues[0].whole, 37);
+    it.store.commit(&[it.emit(Class::Normal, b"more")]).unwrap();
+    assert_eq!(inspect(it.dir.path(), |_| true).unwrap().queues[0].whole, 38);
+}
+
+#[test]
+fn a_copy_is_salvaged_elsewhere() {
+    let dir = cut_off(full());
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().join("new");
+    let survey = salvage_copy(dir.path(), &to).unwrap();
+    assert_eq!(survey.queues[0].whole, 37);
+    let again = salvage_copy(dir.path(), &to).unwrap_err();
+    assert!(again.to_string().contains("not empty"), "{again}");
+    let store = Store::open(&to).unwrap();
+    assert_ne!(Some(store.epoch()), survey.epoch);
+    assert_eq!(store.reader().unwrap().outbox().unwrap().waiting(), 38);
+    assert_eq!(raw(&to).query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
+}
