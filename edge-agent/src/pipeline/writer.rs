@@ -207,11 +207,12 @@ pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path,
                     "{error}; nothing of {} outcomes was acknowledged, and all in flight comes again",
                     group.outcomes.len()
                 );
-                group = Group::default();
+                let Group { requests, .. } = std::mem::take(&mut group);
                 pipeline.throw_away();
                 match error.downcast_ref::<StoreError>() {
                     Some(damaged) if damaged.kind() == ErrorKind::Corrupt => {
-                        match store.condemn(&damaged.to_string()) {
+                        let unwritten: Vec<Write> = requests.into_iter().flat_map(|(writes, _)| writes).collect();
+                        match store.condemn(&damaged.to_string(), &unwritten) {
                             Ok(()) => return End::Damaged,
                             Err(error) => tracing::error!("{error}"),
                         }
@@ -287,8 +288,8 @@ impl Group {
         self.outcomes.retain(|finished| finished.run.as_ref().is_none_or(|(lane, _)| pipeline.is_current(*lane)));
         let inlet = store.function(INLET)?;
         let mut writes: Vec<Write> = self.outcomes.iter_mut().map(|finished| finished.write(inlet)).collect();
-        for (request, _) in &mut self.requests {
-            writes.append(request);
+        for (request, _) in &self.requests {
+            writes.extend_from_slice(request);
         }
         Ok(store.commit(&writes)?)
     }

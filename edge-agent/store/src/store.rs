@@ -116,11 +116,28 @@ impl Store {
     /// Gives the store up, for something in it was found to be damaged that stands in the way: from now on
     /// [`open`](Self::open) refuses it, and [`open_or_recover`](Self::open_or_recover) recovers what can be read.
     ///
+    /// `unwritten` is what could not be committed. What others confirmed in it ([`Write::Delivered`],
+    /// [`Write::Published`]) is remembered all the same, or the recovery would carry it over, to be sent a second time
+    /// under a new epoch.
+    ///
     /// # Errors
     /// If the disk fails; the store is as it was.
-    pub fn condemn(self, cause: &str) -> Result<(), StoreError> {
+    pub fn condemn(mut self, cause: &str, unwritten: &[Write]) -> Result<(), StoreError> {
+        let mut note = self.position.note(self.epoch);
+        for write in unwritten {
+            let (queue, up_to) = match write {
+                Write::Delivered { class, up_to } => (Queue::Records(*class), *up_to),
+                Write::Published { up_to } => (Queue::Publishes, *up_to),
+                Write::Outcome(_) | Write::Lost { .. } | Write::Deployment(..) => continue,
+            };
+            let (done, last) = &mut note.queues[queue.index()];
+            *done = up_to.min(*last).max(*done);
+        }
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        recover::condemn(dir, cause).map_err(|cause| cause.in_operation("give up", &self.path))
+        self.witness
+            .note_durably(note)
+            .and_then(|()| recover::condemn(dir, cause))
+            .map_err(|cause| cause.in_operation("give up", &self.path))
     }
 
     fn new((connection, epoch, position): Opened, path: PathBuf, mut witness: Witness) -> Self {

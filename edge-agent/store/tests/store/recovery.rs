@@ -185,7 +185,7 @@ fn an_overwritten_page_costs_only_what_was_on_it() {
         let store = Store::open(dir.path()).unwrap();
         let error = store.reader().unwrap().range(Class::Normal, 19, 10, usize::MAX).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-        store.condemn(&error.to_string()).unwrap();
+        store.condemn(&error.to_string(), &[]).unwrap();
         recover(dir.path())
     };
     let kept = numbers(&mut it);
