@@ -8,7 +8,7 @@ pub enum StartError {
     /// The device's name is not one.
     #[error(transparent)]
     Device(#[from] DeviceNameError),
-    /// The window is 0 or more than [`WINDOW`](crate::WINDOW).
+    /// The window is 0 or more than [`WINDOW`].
     #[error("the window is {window}, allowed are 1 to {WINDOW}")]
     Window {
         /// The window that was asked for.

@@ -17,7 +17,7 @@ pub enum WhenFull {
 /// How a [`Session`](crate::Session) behaves. All times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How far sending may run ahead of acknowledgements: 1 to [`WINDOW`](crate::WINDOW). With 1 each event
+    /// How far sending may run ahead of acknowledgements: 1 to [`WINDOW`]. With 1 each event
     /// waits for the acknowledgement of the one before.
     pub window: usize,
     /// What happens to a new event when the queue is full.

@@ -36,7 +36,8 @@ fn a_damaged_store_is_put_aside_what_is_whole_is_delivered_and_what_is_lost_is_c
     let file = store.join("store.db");
     let mut bytes = fs::read(&file).unwrap();
     let needle = b"\"device\":\"before\",\"time\"";
-    let found: Vec<usize> = bytes.windows(needle.len()).enumerate().filter(|(_, w)| w == needle).map(|(at, _)| at).collect();
+    let found: Vec<usize> =
+        bytes.windows(needle.len()).enumerate().filter(|(_, w)| w == needle).map(|(at, _)| at).collect();
     let page = found[found.len() / 2] / PAGE_BYTES * PAGE_BYTES;
     bytes[page..page + PAGE_BYTES].fill(0xA5);
     fs::write(&file, bytes).unwrap();

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask COMMAND`. No dependencies, so that the first of them starts at once.
 
 mod cargo;
+mod crash;
 mod demo;
 mod functions;
 mod report;
@@ -18,7 +19,7 @@ struct Command {
     run: fn(&[String]) -> Outcome,
 }
 
-const COMMANDS: [Command; 4] = [
+const COMMANDS: [Command; 6] = [
     Command {
         name: "demo",
         summary: "builds and runs the whole system on a recording of a real sensor, in about a minute",
@@ -30,6 +31,18 @@ const COMMANDS: [Command; 4] = [
         summary: "checks everything: format, lints, builds, all tests",
         help: test::HELP,
         run: test::run,
+    },
+    Command {
+        name: "crash",
+        summary: "kills the system under load, at every edge of an event's way, and looks for what is lost or doubled",
+        help: crash::CRASH_HELP,
+        run: crash::crash,
+    },
+    Command {
+        name: "power-cut",
+        summary: "cuts the power of the gateway's disk under load, and looks for what is lost or doubled",
+        help: crash::POWER_CUT_HELP,
+        run: crash::power_cut,
     },
     Command {
         name: "functions",
@@ -110,5 +123,8 @@ mod tests {
         assert!(refused(&["demo", "--keep", "--data", "Cargo.toml"]).contains("belong together"));
         assert!(refused(&["demo", "--data", "no.csv", "--windows", "no.json"]).contains("no.csv"));
         assert!(refused(&["functions", "--fast"]).contains("\"--fast\""));
+        assert!(refused(&["crash", "--kill", "3"]).contains("\"--kill\""));
+        assert!(refused(&["crash", "--kills", "3", "--seed"]).contains("--seed wants"));
+        assert!(refused(&["power-cut", "--cuts", "often"]).contains("--cuts wants"));
     }
 }

@@ -15,9 +15,10 @@ Installs what the other commands need and this machine lacks:
   wasm32-unknown-unknown  by `rustup target add`: what functions are compiled for (demo, functions, test)
   thumbv7m-none-eabi      by `rustup target add`: a microcontroller, what the device SDK must build for (test)
   mosquitto               by apt-get, as root or where sudo asks for no password: a second MQTT broker to test with (test)
+  strace                  by apt-get likewise: kills a program at its system calls (crash, test)
 
-What it cannot install it names, with the command that does. Without mosquitto the tests that need it are skipped, with a
-word; where the variable CI is \"true\", its absence is an error.
+What it cannot install it names, with the command that does. Without mosquitto and strace the tests that need them are
+skipped, with a word; where the variable CI is \"true\", their absence is an error.
 ";
 
 /// What functions are compiled for.
@@ -26,7 +27,7 @@ const WASM: &str = "wasm32-unknown-unknown";
 pub(crate) const BARE: &str = "thumbv7m-none-eabi";
 
 /// Debian packages that the tests use, each with the program that shows that it is there.
-const PACKAGES: [(&str, &str); 1] = [("mosquitto", "mosquitto")];
+const PACKAGES: [(&str, &str); 2] = [("mosquitto", "mosquitto"), ("strace", "strace")];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments(arguments)?;

@@ -18,7 +18,7 @@ Checks everything, in this order:
   build      everything, tests too
   functions  the example functions, compiled to WebAssembly and packed
   deny       licences and advisories of dependencies, where cargo-deny is installed
-  doc        the examples in the documentation
+  doc        the documentation's links, and the examples in it
   run        all other tests, those of the whole system too: real programs, real sockets. By cargo-nextest where it is
              installed, otherwise by cargo test
 
@@ -40,7 +40,7 @@ const STEPS: [Step; 9] = [
     Step { name: "build", run: || cargo::build(cargo::ALL_TARGETS) },
     Step { name: "functions", run: functions::pack },
     Step { name: "deny", run: deny },
-    Step { name: "doc", run: || run_program(cargo().args(["test", "--doc", "--workspace", "--locked"])) },
+    Step { name: "doc", run: doc },
     // The last one: what is printed last is the test runner's summary.
     Step { name: "run", run: tests },
 ];
@@ -93,6 +93,13 @@ fn deny() -> Outcome {
         return Ok(());
     }
     run_program(cargo().args(["deny", "--locked", "check"]))
+}
+
+fn doc() -> Outcome {
+    let mut links = cargo();
+    links.args(["doc", "--workspace", "--locked", "--no-deps", "--document-private-items"]);
+    run_program(links.env("RUSTDOCFLAGS", "--deny warnings"))?;
+    run_program(cargo().args(["test", "--doc", "--workspace", "--locked"]))
 }
 
 fn tests() -> Outcome {

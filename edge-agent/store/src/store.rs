@@ -66,9 +66,9 @@ impl Store {
     /// older agent.
     ///
     /// # Errors
-    /// If another process has the store open ([`ErrorKind::Busy`](crate::ErrorKind::Busy)), if a newer agent wrote it
-    /// ([`ErrorKind::Newer`](crate::ErrorKind::Newer)), if the database's head, its small tables or an end of a queue
-    /// are damaged ([`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt)), or if the disk fails.
+    /// If another process has the store open ([`ErrorKind::Busy`]), if a newer agent wrote it
+    /// ([`ErrorKind::Newer`]), if the database's head, its small tables or an end of a queue
+    /// are damaged ([`ErrorKind::Corrupt`]), or if the disk fails.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("store.db");
         let open = || {

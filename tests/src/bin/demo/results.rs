@@ -89,15 +89,7 @@ impl Results {
         writeln!(
             f,
             "  {:<14}{:>10}{:>8}{:>8}{:>9}{:>9}{:>8}{:>9}{:>8}",
-            "device",
-            "published",
-            "acked",
-            "resent",
-            "missing",
-            "doubled",
-            "alerts",
-            "windows",
-            "others"
+            "device", "published", "acked", "resent", "missing", "doubled", "alerts", "windows", "others"
         )?;
         for DeviceResult { account, resent, alerts, detection } in &self.devices {
             let hit = detection.hits.iter().filter(|reports| **reports > 0).count();
