@@ -207,8 +207,10 @@ pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path,
                     "{error}; nothing of {} outcomes was acknowledged, and all in flight comes again",
                     group.outcomes.len()
                 );
-                let Group { requests, .. } = std::mem::take(&mut group);
+                let Group { outcomes, requests, .. } = std::mem::take(&mut group);
                 pipeline.throw_away();
+                // Only now: whoever hears that an event was dropped sends it again at once.
+                drop(outcomes);
                 match error.downcast_ref::<StoreError>() {
                     Some(damaged) if damaged.kind() == ErrorKind::Corrupt => {
                         let unwritten: Vec<Write> = requests.into_iter().flat_map(|(writes, _)| writes).collect();
