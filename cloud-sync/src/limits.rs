@@ -15,7 +15,8 @@ pub(crate) const IDLE: Duration = Duration::from_secs(75);
 const _: () = assert!(IDLE.as_secs() > MAX_WAIT_S as u64 + 10);
 
 /// Most large bodies (ranges, reports, packages) that are held at the same time: with those of
-/// [`MAX_BODY_BYTES`] and their decoded form this bounds the memory for them to some 250 MiB.
+/// [`MAX_BODY_BYTES`] and their decoded form this bounds the memory for them to some 250 MiB, and to three times as much
+/// if all are made to be compressed and decoded into as much as can be.
 pub(crate) const MAX_BODIES: usize = 32;
 
 /// Most functions that are being sent at the same time: when a deployment wakes a whole fleet, this bounds the memory for
@@ -66,8 +67,17 @@ pub(crate) const MAX_SCAN: usize = 50_000;
 /// Longest life of a claim.
 pub(crate) const MAX_CLAIM_S: u64 = 30 * 24 * 3_600;
 
-/// Most missing ranges that are shown of one gateway.
-pub(crate) const MAX_RANGES_SHOWN: usize = 100;
+/// Most sums (of a stream and a reason) that are shown of one gateway, the largest ones.
+pub(crate) const MAX_SUMS_SHOWN: usize = 100;
+
+/// Most streams of one gateway of which is shown what became of their records, those with most records; those of which
+/// it reports that something waits come on top.
+pub(crate) const MAX_STREAMS_SHOWN: usize = 100;
+
+/// Most records that one request has looked up because it tells as gone what is stored: more than a gateway has on its
+/// way at any time, few enough that the others who write wait for a fraction of a second. Of more than these nobody
+/// asks which streams they are of.
+pub(crate) const MAX_LOOKED_UP: u64 = 100_000;
 
 /// At shutdown, requests under way have this long to end.
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(10);

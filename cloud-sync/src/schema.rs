@@ -31,6 +31,10 @@ pub enum OpenError {
 ///
 /// Numbers of 64 bits without a sign are stored as SQLite's signed ones, bit by bit: epochs, boots, event identities
 /// and the stamps, so that each comes back as it was sent. Sequences are checked to fit.
+///
+/// Of each (gateway, epoch, class), all sequences up to the mark and in the islands are known: stored, missing, or in a
+/// tombstone. A run of what is gone that has records stored in between is several tombstones: the first holds the
+/// tally of all, the others hold NULL.
 const STEPS: [&str; 1] = ["
 CREATE TABLE gateways (
     key INTEGER PRIMARY KEY,
@@ -45,6 +49,7 @@ CREATE TABLE gateways (
     stored INTEGER NOT NULL DEFAULT 0,
     duplicates INTEGER NOT NULL DEFAULT 0,
     missing INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,
     conflicts INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE labels (
@@ -107,6 +112,31 @@ CREATE TABLE missing (
     last INTEGER NOT NULL,
     PRIMARY KEY (gateway, epoch, class, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE islands (
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    epoch INTEGER NOT NULL,
+    class INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (gateway, epoch, class, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tombstones (
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    epoch INTEGER NOT NULL,
+    class INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    tally BLOB,
+    told_us INTEGER NOT NULL,
+    PRIMARY KEY (gateway, epoch, class, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sums (
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    stream TEXT NOT NULL,
+    what INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (gateway, stream, what)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE streams (
     key INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -128,6 +158,7 @@ CREATE TABLE records (
     wall_us INTEGER NOT NULL,
     monotonic_us INTEGER NOT NULL,
     boot INTEGER NOT NULL,
+    synchronised INTEGER NOT NULL,
     received_us INTEGER NOT NULL,
     body BLOB NOT NULL,
     UNIQUE (gateway, epoch, class, sequence)

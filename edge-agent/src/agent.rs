@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use agent_core::Backoff;
 use agent_functions::Engine;
-use agent_store::Store;
+use agent_store::{Store, StreamUsage};
 use anyhow::{Context, Result};
-use sync_protocol::fleet::{Desired, FunctionReport, MAX_WAIT_S, Reply, Report, Request};
+use sync_protocol::fleet::{
+    Desired, FunctionReport, MAX_STREAM_REPORTS, MAX_WAIT_S, Reply, Report, Request, StreamReport,
+};
+use sync_protocol::records::StoreEpoch;
 use tokio::sync::{mpsc, watch};
 
 use crate::artifacts::Artifacts;
@@ -24,12 +27,15 @@ use crate::fleet::Fleet;
 use crate::inlet::broker::BrokerInlet;
 use crate::inlet::client::ClientInlet;
 use crate::inlet::{Inlet, Outgoing};
+use crate::keeper::Keeper;
 use crate::link::{AGENT_VERSION, Link, LinkError};
+use crate::meter::Meter;
 use crate::pipeline::Pipeline;
 use crate::pipeline::worker::{self, TrialEnd};
 use crate::pipeline::writer::{self, End, Wakers};
 use crate::plan::Version;
-use crate::{dispatcher, install, limits, status, uplink};
+use crate::uplink::{OutboxTurn, Uplink};
+use crate::{dispatcher, install, limits, status};
 
 /// Checks everything that can be checked without starting: the functions of the configuration.
 ///
@@ -77,14 +83,18 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         .with_context(|| format!("cannot make the folder for functions in {}", data_dir.display()))?;
     let deployments = store.reader()?.deployments()?;
     let reader = || store.reader();
-    let (dispatch_reader, uplink_reader, status_reader, report_reader) = (reader()?, reader()?, reader()?, reader()?);
+    let (dispatch_reader, status_reader, report_reader) = (reader()?, reader()?, reader()?);
+    let (uplink_reader, keeper_reader) = (reader()?, reader()?);
+    let metered = store.reader()?.metered()?;
     let worker_readers = (0..config.gateway.workers).map(|_| reader()).collect::<Result<Vec<_>, _>>()?;
 
     let (damaged, found_damaged) = watch::channel(false);
     let (sender, receiver) = writer::channel();
     let wakers = Arc::new(Wakers::default());
     let counters = Arc::new(Counters::default());
-    let pipeline = Pipeline::new(sender.clone(), counters.clone(), Clock::start());
+    let (clock, retention) = (Clock::start(), Arc::new(config.retention));
+    let meter = Meter::new(clock.clone(), metered);
+    let pipeline = Pipeline::new(sender.clone(), counters.clone(), clock.clone(), retention.clone());
     let writer_thread = {
         let (pipeline, wakers) = (pipeline.clone(), wakers.clone());
         thread("writer", move || {
@@ -117,21 +127,40 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         let listener =
             status::bind(address).await.with_context(|| format!("cannot listen on {address} for the status"))?;
         let reader = Mutex::new(status_reader);
-        let sources = status::Sources { pipeline: pipeline.clone(), reader, functions: functions_seen };
+        let functions = functions_seen;
+        let sources = status::Sources { pipeline: pipeline.clone(), reader, meter: meter.clone(), functions };
         tasks.spawn(status::serve(listener, Arc::new(sources)));
     }
+    let turn = OutboxTurn::default();
+    let keeper = Keeper {
+        reader: keeper_reader,
+        writer: sender.clone(),
+        wakers: wakers.clone(),
+        retention,
+        turn: turn.clone(),
+        clock: clock.clone(),
+        meter: meter.clone(),
+    };
+    tasks.spawn(keeper.keep());
     let (link_sender, link) = watch::channel(None);
     let retry_max = config.cloud.as_ref().map_or(Duration::ZERO, |cloud| cloud.retry_max);
     if let Some(cloud) = config.cloud {
         let (data_dir, name) = (data_dir.clone(), config.gateway.name.clone());
-        let deliver =
-            Deliver { reader: uplink_reader, epoch, sender: sender.clone(), wakers: wakers.clone(), counters };
+        let uplink = Uplink {
+            reader: uplink_reader,
+            epoch,
+            writer: sender.clone(),
+            wakers: wakers.clone(),
+            counters,
+            turn,
+            clock,
+            budget: cloud.budget,
+            meter: meter.clone(),
+        };
         tasks.spawn(async move {
-            let link = Arc::new(enrolled(&cloud, &data_dir, &name, epoch.0).await);
+            let link = Arc::new(enrolled(&cloud, &data_dir, &name, &meter, epoch).await);
             link_sender.send_replace(Some(link.clone()));
-            let backoff = Backoff::new(Duration::from_secs(1), retry_max, epoch.0);
-            let Deliver { reader, epoch, sender, wakers, counters } = deliver;
-            uplink::deliver(link, reader, epoch, sender, wakers, counters, backoff).await;
+            uplink.deliver(link, Backoff::new(Duration::from_secs(1), retry_max, epoch.0)).await;
         });
     }
     let reports = Reports { reader: report_reader, epoch, pipeline: pipeline.clone(), functions };
@@ -188,22 +217,14 @@ fn either(mut one: watch::Receiver<bool>, mut other: watch::Receiver<bool>) -> w
     receiver
 }
 
-struct Deliver {
-    reader: agent_store::Reader,
-    epoch: sync_protocol::records::StoreEpoch,
-    sender: writer::Sender,
-    wakers: Arc<Wakers>,
-    counters: Arc<Counters>,
-}
-
 // The link, as soon as there is one.
-async fn enrolled(cloud: &Cloud, data_dir: &Path, name: &str, seed: u64) -> Link {
-    let mut backoff = Backoff::new(Duration::from_secs(1), cloud.retry_max, seed);
+async fn enrolled(cloud: &Cloud, data_dir: &Path, name: &str, meter: &Meter, epoch: StoreEpoch) -> Link {
+    let mut backoff = Backoff::new(Duration::from_secs(1), cloud.retry_max, epoch.0);
     loop {
-        match Link::open(cloud, data_dir, name).await {
+        match Link::open(cloud, data_dir, name, meter.clone()).await {
             Ok(link) => return link,
             Err(error) => {
-                let wait = backoff.failed();
+                let wait = backoff.failed().max(error.retry_after().unwrap_or_default());
                 if matches!(error, LinkError::Unreachable { .. }) {
                     tracing::warn!(?wait, "{error}");
                 } else {
@@ -217,22 +238,31 @@ async fn enrolled(cloud: &Cloud, data_dir: &Path, name: &str, seed: u64) -> Link
 
 struct Reports {
     reader: agent_store::Reader,
-    epoch: sync_protocol::records::StoreEpoch,
+    epoch: StoreEpoch,
     pipeline: Arc<Pipeline>,
     functions: watch::Sender<Vec<FunctionReport>>,
 }
 
 impl Reports {
     fn make(&mut self, generation: u64) -> Result<Report> {
-        let (waiting, dead_letters) = tokio::task::block_in_place(|| {
-            anyhow::Ok((self.reader.outbox()?.waiting(), self.reader.dead_letter_count()?))
-        })?;
+        let (mut usage, dead_letters) =
+            tokio::task::block_in_place(|| anyhow::Ok((self.reader.usage()?, self.reader.dead_letter_count()?)))?;
+        let waiting = usage.iter().map(|stream| stream.records).sum();
+        usage.retain(|stream| stream.records > 0);
+        usage.sort_unstable_by_key(|stream| std::cmp::Reverse(stream.bytes));
+        usage.truncate(MAX_STREAM_REPORTS);
+        let streams = usage.into_iter().map(|StreamUsage { name, records, bytes }| StreamReport {
+            name: name.to_string(),
+            waiting: records,
+            bytes,
+        });
         Ok(Report {
             agent_version: AGENT_VERSION.to_owned(),
             generation,
             uptime_s: self.pipeline.clock.agent_uptime_s(),
             epoch: self.epoch,
             waiting,
+            streams: streams.collect(),
             handled: self.pipeline.counters.handled.get(),
             dead_letters,
             functions: self.functions.borrow().clone(),
@@ -293,7 +323,8 @@ async fn govern(
                 }
             }
             Err(error) => {
-                let wait = backoff.failed();
+                let wanted = error.downcast_ref().and_then(LinkError::retry_after);
+                let wait = backoff.failed().max(wanted.unwrap_or_default());
                 tracing::warn!(?wait, "{error}");
                 tokio::time::sleep(wait).await;
             }

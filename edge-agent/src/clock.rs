@@ -33,11 +33,32 @@ impl Clock {
     /// All clocks.
     pub fn stamp(&self) -> Stamp {
         let monotonic_us = self.uptime_us + self.started.elapsed().as_micros() as u64;
-        Stamp { wall_us: self.wall_us(), monotonic_us, boot: self.boot }
+        Stamp { wall_us: self.wall_us(), monotonic_us, boot: self.boot, synchronised: synchronised() }
     }
 
     /// Seconds since the agent started.
     pub fn agent_uptime_s(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
+}
+
+/// Whether the kernel holds the wall clock to be synchronised: an NTP or PTP daemon that keeps it says so there
+/// (ntp_adjtime(3)).
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "there is no safe way to ask the kernel")]
+fn synchronised() -> bool {
+    // SAFETY: all bytes of a `timex` may be zero; `modes` 0 asks and sets nothing, and the kernel writes into what it is
+    // given only.
+    let state = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex)
+    };
+    // An error is -1: nobody knows.
+    state >= 0 && state != libc::TIME_ERROR
+}
+
+/// Nobody knows.
+#[cfg(not(target_os = "linux"))]
+fn synchronised() -> bool {
+    false
 }

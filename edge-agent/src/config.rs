@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::Filter;
+use agent_core::retention::Retention;
 use function_package::PublicKey;
 use function_package::checked::{self, Mistakes, Table, integer, parsed, text};
 
 use crate::inlet::identity::{Entry, MAX_DEPTH, MAX_ENTRIES, Mapping, Place};
+
+mod outbox;
 
 /// What an operator decided, checked: every value is within its range, and nothing contradicts anything else.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// The control plane, if there is one.
     pub cloud: Option<Cloud>,
+    /// What becomes of records that wait for it.
+    pub retention: Retention,
     /// Whose functions may be deployed.
     pub deploy: Deploy,
     /// Where the agent tells how it is, if anywhere.
@@ -91,6 +96,19 @@ pub struct Cloud {
     pub claim_file: Option<PathBuf>,
     /// Longest wait between two attempts to reach it.
     pub retry_max: Duration,
+    /// How long it may take to answer.
+    pub timeout: Duration,
+    /// How much goes to it and comes from it.
+    pub budget: Budget,
+}
+
+/// How much may go over the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes in a second, for records.
+    pub bytes_per_second: Option<u64>,
+    /// Bytes in a calendar month (UTC); records wait when it is used up.
+    pub bytes_per_month: Option<u64>,
 }
 
 /// Whose functions may be deployed.
@@ -153,6 +171,7 @@ impl Config {
             let mapping = Arc::new(mapping(root));
             let mqtt = root.table("mqtt", |t| mqtt(t, &mapping));
             let cloud = root.optional_table("cloud", |t| cloud(t, base));
+            let retention = outbox::retention(root);
             let deploy = root.table("deploy", |t| {
                 let key = parsed("a public key, edge-public-key-v1:…, as `edgectl key new` writes it", str::parse);
                 Some(Deploy { trusted_keys: t.list("trusted_keys", 0..=16, key) })
@@ -166,7 +185,15 @@ impl Config {
                 });
                 Some(LocalFunction { path: base.join(path?), config: config? })
             });
-            Some(Self { gateway: gateway?, mqtt: mqtt?, cloud, deploy: deploy?, status: status?, functions })
+            Some(Self {
+                gateway: gateway?,
+                mqtt: mqtt?,
+                cloud,
+                retention: retention?,
+                deploy: deploy?,
+                status: status?,
+                functions,
+            })
         })
     }
 }
@@ -258,7 +285,16 @@ fn cloud(t: &mut Table<'_, '_>, base: &Path) -> Option<Cloud> {
     let url = t.required("url", parsed("an address such as \"https://control.example.org\", without a path", url));
     let claim_file = t.optional("claim_file", text(1..=4_096)).map(|path| base.join(path));
     let retry_max = t.optional("retry_max_s", integer(1..=3_600)).unwrap_or(60);
-    Some(Cloud { url: url?, claim_file, retry_max: Duration::from_secs(retry_max) })
+    let timeout = t.optional("timeout_s", integer(1..=600)).unwrap_or(30);
+    let bytes_per_second = t.optional("bytes_per_second", integer(1_000..=1_000_000_000));
+    let bytes_per_month = t.optional("bytes_per_month", integer(1_000_000..=1_000_000_000_000_000));
+    Some(Cloud {
+        url: url?,
+        claim_file,
+        retry_max: Duration::from_secs(retry_max),
+        timeout: Duration::from_secs(timeout),
+        budget: Budget { bytes_per_second, bytes_per_month },
+    })
 }
 
 fn url(text: &str) -> Result<String, String> {

@@ -2,20 +2,17 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use agent_store::{DeadLetter, Item, Missing, Queue, QueueSurvey, Survey, inspect, salvage_copy};
+use agent_store::{Item, Survey, inspect, salvage_copy};
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
-use sync_protocol::records::Class;
+
+mod show;
 
 /// How many dead letters are shown, the newest: all of them are in the export.
 const LETTERS: usize = 5;
-
-/// How many lines of one sort are shown to a person; `--json` has them all.
-const LINES: usize = 20;
 
 /// Looks at a store, also at a copy of a broken one, and verifies every checksum. It never changes it, and may be used
 /// while the agent runs. Exit status: 0 if all is whole, 1 if something is damaged or lost, 2 if it cannot be read at all.
@@ -67,7 +64,8 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
     let (mut letters, mut written) = (VecDeque::new(), Ok(()));
     let survey = inspect(&dir, |item| {
         if let Some((_, file)) = &mut export {
-            written = serde_json::to_writer(&mut *file, &line(&item)).map_err(Into::into).and_then(|()| writeln!(file));
+            written =
+                serde_json::to_writer(&mut *file, &show::line(&item)).map_err(Into::into).and_then(|()| writeln!(file));
         }
         if let Item::DeadLetter(letter) = item {
             letters.push_back(letter);
@@ -87,9 +85,9 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
         arguments.salvage.as_deref().map(|to| salvage_copy(&dir, to).map(|survey| (to, survey))).transpose()?;
     let verdict = judge(&survey);
     if arguments.json {
-        writeln!(out, "{}", object(&survey, &letters, salvaged.as_ref()))?;
+        writeln!(out, "{}", show::object(&survey, &letters, salvaged.as_ref()))?;
     } else {
-        text(out, &dir, &survey, &letters, salvaged.as_ref())?;
+        show::text(out, &dir, &survey, &letters, salvaged.as_ref())?;
     }
     Ok(verdict)
 }
@@ -110,181 +108,6 @@ fn judge(survey: &Survey) -> Verdict {
     }
 }
 
-fn name(queue: Queue) -> &'static str {
-    match queue {
-        Queue::Records(Class::Normal) => "normal",
-        Queue::Records(Class::High) => "high",
-        Queue::Publishes => "publishes",
-    }
-}
-
-// Bytes as text where they are that.
-fn body(bytes: &[u8]) -> Value {
-    match str::from_utf8(bytes) {
-        Ok(text) => json!({ "text": text }),
-        Err(_) => json!({ "hex": hex::encode(bytes) }),
-    }
-}
-
-fn line(item: &Item) -> Value {
-    match item {
-        Item::Record { class, sequence, record } => json!({
-            "kind": "record",
-            "class": name(Queue::Records(*class)),
-            "sequence": sequence,
-            "stream": record.stream,
-            "function": record.function,
-            "device": record.origin.device,
-            "topic": record.origin.topic,
-            "identity": record.origin.identity,
-            "stamp": record.stamp,
-            "body": body(&record.body),
-        }),
-        Item::Publish(publish) => json!({
-            "kind": "publish",
-            "id": publish.id,
-            "device": &*publish.device,
-            "topic": &*publish.topic,
-            "qos": publish.flags.qos,
-            "retain": publish.flags.retain,
-            "payload": body(&publish.payload),
-        }),
-        Item::DeadLetter(letter) => {
-            let mut line = dead_letter(letter);
-            line["kind"] = "dead_letter".into();
-            line["detail"] = letter.dead.detail.as_str().into();
-            line["identity"] = json!(letter.event.identity.as_ref().map(|of| (&*of.source, of.boot, of.sequence)));
-            line["stamp"] = json!(letter.stamp);
-            line["payload"] = body(&letter.event.payload);
-            line
-        }
-        _ => Value::Null,
-    }
-}
-
-fn dead_letter(letter: &DeadLetter) -> Value {
-    json!({
-        "id": letter.id,
-        "function": letter.function,
-        "version": letter.dead.version,
-        "device": &*letter.event.device,
-        "topic": &*letter.event.topic,
-        "cause": format!("{:?}", letter.dead.kind),
-        "reason": letter.dead.reason,
-    })
-}
-
-fn missing(missing: &Missing) -> Value {
-    json!({
-        "epoch": format!("{:016x}", missing.epoch.0),
-        "queue": name(missing.queue),
-        "first": missing.first,
-        "last": missing.last,
-        "reason": missing.reason,
-    })
-}
-
-fn object(survey: &Survey, letters: &VecDeque<DeadLetter>, salvaged: Option<&(&Path, Survey)>) -> Value {
-    let queue = |queue: &QueueSurvey| {
-        json!({
-            "queue": name(queue.queue),
-            "first": queue.done + 1,
-            "next": queue.next,
-            "waiting": queue.whole,
-            "bytes": queue.bytes,
-            "lost": queue.lost.iter().map(missing).collect::<Vec<_>>(),
-        })
-    };
-    json!({
-        "whole": survey.is_whole(),
-        "epoch": survey.epoch.map(|epoch| format!("{:016x}", epoch.0)),
-        "queues": survey.queues.iter().map(queue).collect::<Vec<_>>(),
-        "functions": survey.functions.iter().map(|of| json!({
-            "names": of.names,
-            "state_rows": of.state_rows,
-            "state_bytes": of.state_bytes,
-            "sources": of.sources,
-        })).collect::<Vec<_>>(),
-        "deployments": survey.deployments.iter().map(|(function, of)| json!({
-            "function": function,
-            "deployment": of.deployment,
-            "status": format!("{:?}", of.status),
-            "version": of.current.as_ref().map(|current| &current.version),
-            "detail": of.detail,
-        })).collect::<Vec<_>>(),
-        "dead_letters": survey.dead_letters,
-        "last_dead_letters": letters.iter().map(dead_letter).collect::<Vec<_>>(),
-        "missing": survey.missing.iter().map(missing).collect::<Vec<_>>(),
-        "damaged": survey.damaged,
-        "damage": survey.damage,
-        "salvaged_to": salvaged.map(|(to, _)| to),
-    })
-}
-
-fn text(
-    out: &mut dyn Write,
-    dir: &Path,
-    survey: &Survey,
-    letters: &VecDeque<DeadLetter>,
-    salvaged: Option<&(&Path, Survey)>,
-) -> io::Result<()> {
-    let epoch = survey.epoch.map_or("unknown".into(), |epoch| format!("{:016x}", epoch.0));
-    writeln!(out, "{}, epoch {epoch}\n", dir.display())?;
-    writeln!(out, "{:<10} {:>9} {:>12} {:>12} {:>12}", "queue", "waiting", "bytes", "first", "next")?;
-    for of in &survey.queues {
-        let (name, first) = (name(of.queue), of.done + 1);
-        writeln!(out, "{name:<10} {:>9} {:>12} {first:>12} {:>12}", of.whole, of.bytes, of.next)?;
-    }
-    writeln!(out, "\n{:<24} {:>9} {:>12} {:>9}", "function", "values", "bytes", "sources")?;
-    for of in &survey.functions {
-        let name = if of.names.is_empty() { format!("number {}", of.id) } else { of.names.join(" or ") };
-        writeln!(out, "{name:<24} {:>9} {:>12} {:>9}", of.state_rows, of.state_bytes, of.sources)?;
-    }
-    for (function, of) in &survey.deployments {
-        let version = of.current.as_ref().map_or("nothing", |current| &current.version);
-        writeln!(
-            out,
-            "deployed: {function}, {:?} by deployment {}, runs {version} {}",
-            of.status, of.deployment, of.detail
-        )?;
-    }
-    writeln!(out, "\ndead letters: {}", survey.dead_letters)?;
-    for letter in letters {
-        writeln!(out, "  {} {}: {}", letter.id, letter.event.topic, letter.dead.reason)?;
-    }
-    lines(out, "known to be lost from before", survey.missing.len() as u64, survey.missing.iter())?;
-    lines(out, "LOST", survey.lost().count() as u64, survey.lost())?;
-    lines(out, "DAMAGED", survey.damaged, survey.damage.iter())?;
-    if let Some((to, of)) = salvaged {
-        let records: u64 = of.queues.iter().map(|queue| queue.whole).sum();
-        writeln!(
-            out,
-            "\n{records} rows of the queues and all else that is whole are in a fresh store in {}",
-            to.display()
-        )?;
-    }
-    writeln!(out, "\n{}", if survey.is_whole() { "all is whole" } else { "the store is damaged" })
-}
-
-fn lines(
-    out: &mut dyn Write,
-    title: &str,
-    count: u64,
-    lines: impl Iterator<Item = impl std::fmt::Display>,
-) -> io::Result<()> {
-    if count == 0 {
-        return Ok(());
-    }
-    writeln!(out, "\n{title}: {count}")?;
-    for line in lines.take(LINES) {
-        writeln!(out, "  {line}")?;
-    }
-    if count > LINES as u64 {
-        writeln!(out, "  and {} more", count - LINES as u64)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -292,7 +115,8 @@ mod tests {
     use agent_core::effect::{Effect, Priority};
     use agent_core::event::{Event, EventKind};
     use agent_store::{Dead, DeadKind, Outcome, OutcomeResult, Store, Write};
-    use sync_protocol::records::Stamp;
+    use serde_json::{Value, json};
+    use sync_protocol::records::{Class, Reason, Stamp};
 
     use super::*;
 
@@ -314,7 +138,7 @@ mod tests {
                     identity: None,
                     time_us: 0,
                 },
-                stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0 },
+                stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
                 result,
             })
         };
@@ -362,6 +186,22 @@ mod tests {
         assert_eq!((&lines[1]["body"]["text"], &lines[3]["body"]["hex"]), (&json!("one"), &json!("ff")));
         let arguments = Arguments { dir: dir.path().into(), json: false, export: Some(to), salvage: None };
         assert!(run(&arguments, &mut Vec::new()).is_err(), "nothing is overwritten");
+    }
+
+    #[test]
+    fn what_waits_and_what_is_gone_is_shown_stream_by_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path());
+        let mut opened = Store::open(dir.path()).unwrap();
+        opened
+            .commit(&[Write::Dropped { class: Class::Normal, sequences: vec![1, 3], reason: Reason::Expired }])
+            .unwrap();
+        drop(opened);
+        let (verdict, text, object) = look(dir.path(), None, None);
+        assert_eq!(verdict, Verdict::Whole, "{text}");
+        assert_eq!((&object["streams"][0]["stream"], &object["streams"][0]["waiting"]), (&json!("s"), &json!(1)));
+        assert_eq!(object["queues"][0]["gone"], json!([{ "stream": "s", "reason": "expired", "records": 2 }]));
+        assert!(text.contains("normal: 2 records of stream s are gone (expired)"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Every bound of the agent's own queues and caches, with its reason. The broker's are in its `Options`, a function's in
 //! its manifest, a topic's and the deduplication's in the core.
 
+use std::time::Duration;
+
 use agent_core::lanes::MemoryLimits;
 
 /// Events that were received and are not yet committed. Larger lets more of them share a commit; each holds its payload
@@ -24,6 +26,20 @@ pub const PUBLISHES_IN_FLIGHT: usize = 64;
 /// Publishes that may wait for the outside broker's PUBACK within the client.
 pub const CLIENT_INFLIGHT: u16 = 64;
 
+/// Records that are looked at at once when some must go: they are dropped in one commit, which the commit of others waits
+/// for, some 10 ms.
+pub const CANDIDATES: usize = 1_024;
+
+/// Ranges of one request. Each is settled by itself, in some 20 µs, and the commit of others waits for that.
+pub const RANGES: usize = 512;
+
+/// How often it is looked whether records have waited for too long: a tenth of the shortest time to live, within these. Also
+/// how exact powered time is across a power cut.
+pub const KEEP_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How often it is looked whether a month is over, when its budget is used up.
+pub const BUDGET_CHECK: Duration = Duration::from_secs(60);
+
 /// What a record holds beside what the function emitted: device, topic, stream and function, each with a length of u16
 /// at most, and numbers.
 const AROUND_A_BODY: usize = 4 * 65_535 + 1_024;
@@ -31,6 +47,8 @@ const AROUND_A_BODY: usize = 4 * 65_535 + 1_024;
 // A record that the store refuses would come again for ever.
 const _: () =
     assert!(function_package::MAX_OUTPUT_KIB as usize * 1_024 + AROUND_A_BODY <= agent_store::MAX_RECORD_BYTES);
+const _: () = assert!(CANDIDATES <= sync_protocol::records::MAX_ENTRIES);
+const _: () = assert!(RANGES <= sync_protocol::records::MAX_ENTRIES);
 const _: () = assert!(PUBLISHES_IN_FLIGHT as u64 * 2 <= agent_core::dedup::WINDOW);
 const _: () = assert!(device_wire::WINDOW as u64 * 2 <= agent_core::dedup::WINDOW);
 const _: () = assert!(CLIENT_INFLIGHT as usize >= PUBLISHES_IN_FLIGHT);

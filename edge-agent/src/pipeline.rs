@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use agent_core::Event;
 use agent_core::lanes::{LaneId, LaneKey, Lanes, Turn};
+use agent_core::retention::Retention;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -42,6 +43,8 @@ pub struct Pipeline {
     pub counters: Arc<Counters>,
     /// The clocks.
     pub clock: Clock,
+    /// What becomes of records that wait.
+    pub retention: Arc<Retention>,
 }
 
 struct LanesState {
@@ -83,7 +86,7 @@ const ROOM_UNIT: u32 = limits::BYTES_IN_FLIGHT / limits::EVENTS_IN_FLIGHT as u32
 
 impl Pipeline {
     /// A pipeline whose outcomes go to this writer.
-    pub fn new(writer: writer::Sender, counters: Arc<Counters>, clock: Clock) -> Arc<Self> {
+    pub fn new(writer: writer::Sender, counters: Arc<Counters>, clock: Clock, retention: Arc<Retention>) -> Arc<Self> {
         Arc::new(Self {
             lanes: Mutex::new(LanesState { lanes: Lanes::new(limits::LANE_MEMORY), stopping: false }),
             work: Condvar::new(),
@@ -93,6 +96,7 @@ impl Pipeline {
             writer,
             counters,
             clock,
+            retention,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use agent_store::Reader;
+use agent_store::{Reader, StreamUsage};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -13,6 +13,7 @@ use sync_protocol::fleet::FunctionReport;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::meter::Meter;
 use crate::pipeline::Pipeline;
 
 /// What the status is made of.
@@ -22,6 +23,8 @@ pub struct Sources {
     pub pipeline: Arc<Pipeline>,
     /// The outbox and the dead letters.
     pub reader: Mutex<Reader>,
+    /// What goes over the link.
+    pub meter: Meter,
     /// How every function is.
     pub functions: watch::Receiver<Vec<FunctionReport>>,
 }
@@ -33,6 +36,7 @@ struct Status {
     uptime_s: u64,
     events: Events,
     records: Records,
+    link: Link,
     dead_letters: u64,
     resets: u64,
     functions: Vec<Function>,
@@ -55,6 +59,21 @@ struct Records {
     waiting: u64,
     delivered: u64,
     alarms: u64,
+    streams: Vec<Stream>,
+}
+
+#[derive(Serialize)]
+struct Stream {
+    name: String,
+    waiting: u64,
+    bytes: u64,
+}
+
+// What went over the link to the control plane in a calendar month (UTC).
+#[derive(Serialize)]
+struct Link {
+    month: String,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -93,11 +112,11 @@ async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static st
 }
 
 async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
-    let (waiting, dead_letters) =
-        read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let (usage, dead_letters) = read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let pipeline = &sources.pipeline;
     let counters = &pipeline.counters;
     let functions = sources.functions.borrow().iter().map(function).collect();
+    let metered = sources.meter.read();
     Ok(Json(Status {
         version: crate::link::AGENT_VERSION,
         uptime_s: pipeline.clock.agent_uptime_s(),
@@ -111,18 +130,28 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
             unmatched: counters.unmatched.get(),
             unidentified: counters.unidentified.get(),
         },
-        records: Records { waiting, delivered: counters.delivered.get(), alarms: counters.alarms.get() },
+        records: Records {
+            waiting: usage.iter().map(|stream| stream.records).sum(),
+            delivered: counters.delivered.get(),
+            alarms: counters.alarms.get(),
+            streams: usage.iter().map(stream).collect(),
+        },
+        link: Link { month: format!("{:04}-{:02}", metered.month / 12, metered.month % 12 + 1), bytes: metered.bytes },
         dead_letters,
         resets: counters.resets.get(),
         functions,
     }))
 }
 
-fn read(sources: &Sources) -> Result<(u64, u64), agent_store::StoreError> {
+fn read(sources: &Sources) -> Result<(Vec<StreamUsage>, u64), agent_store::StoreError> {
     tokio::task::block_in_place(|| {
         let mut reader = sources.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((reader.outbox()?.waiting(), reader.dead_letter_count()?))
+        Ok((reader.usage()?, reader.dead_letter_count()?))
     })
+}
+
+fn stream(usage: &StreamUsage) -> Stream {
+    Stream { name: usage.name.to_string(), waiting: usage.records, bytes: usage.bytes }
 }
 
 fn function(report: &FunctionReport) -> Function {

@@ -1,112 +1,169 @@
 //! Delivers records to the control plane, and deletes what it confirmed.
+//!
+//! What goes next is decided by [`delivery`]: what is gone is told first, then records of high priority, then live ones
+//! before those that have waited for long. A request, its answer and the commit that deletes are one turn: nobody else
+//! changes what waits meanwhile (see [`OutboxTurn`]).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use agent_core::Backoff;
-use agent_core::uplink::{Answer, Sent, deletable};
-use agent_store::{Damage, ErrorKind, Reader, StoreError, Write};
-use sync_protocol::records::{Class, MAX_RANGE_BYTES, MAX_RANGE_RECORDS, Request, StoreEpoch, range_checksum};
+use agent_store::{ErrorKind, Reader, StoreError, Write};
+use sync_protocol::records::StoreEpoch;
+use tokio::sync::Mutex;
+use tokio::task::block_in_place;
 
+use self::delivery::{Allowed, Confirmed, Delivery, Sending, Step};
+use crate::clock::Clock;
+use crate::config::Budget;
 use crate::counters::Counters;
-use crate::link::Link;
+use crate::limits;
+use crate::link::{Link, LinkError};
+use crate::meter::Meter;
 use crate::pipeline::writer::{Sender, Wakers};
 
-/// Delivers for as long as the agent runs.
-pub async fn deliver(
-    link: Arc<Link>,
-    mut reader: Reader,
-    epoch: StoreEpoch,
-    writer: Sender,
-    wakers: Arc<Wakers>,
-    counters: Arc<Counters>,
-    mut backoff: Backoff,
-) {
-    loop {
-        match deliver_next(&link, &mut reader, epoch, &writer, &counters).await {
-            Ok(Progress::Some) => backoff.succeeded(),
-            Ok(Progress::None) => wakers.records.notified().await,
-            Err(error) => {
-                let wait = backoff.failed();
-                tracing::warn!(?wait, "records stay in the outbox: {error}");
-                tokio::time::sleep(wait).await;
-            }
-        }
-    }
+pub mod delivery;
+
+/// Whoever holds it may change what waits in the outbox, other than at its end: so nothing that is on its way to the control
+/// plane changes before the answer comes.
+pub type OutboxTurn = Arc<Mutex<()>>;
+
+/// All that delivering takes.
+#[derive(Debug)]
+pub struct Uplink {
+    /// Its own.
+    pub reader: Reader,
+    /// The store's.
+    pub epoch: StoreEpoch,
+    /// Where confirmations go.
+    pub writer: Sender,
+    /// Says when there are records.
+    pub wakers: Arc<Wakers>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Shared with whoever drops records.
+    pub turn: OutboxTurn,
+    /// The clocks.
+    pub clock: Clock,
+    /// How much may go.
+    pub budget: Budget,
+    /// How much went.
+    pub meter: Meter,
 }
 
 enum Progress {
     Some,
     None,
+    OverBudget,
 }
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
-
-// One range of the first class that has one.
-async fn deliver_next(
-    link: &Link,
-    reader: &mut Reader,
-    epoch: StoreEpoch,
-    writer: &Sender,
-    counters: &Counters,
-) -> Result<Progress, Error> {
-    let outbox = match tokio::task::block_in_place(|| reader.outbox()) {
-        Ok(outbox) => outbox,
-        Err(error) => return pass_over(error, writer, counters).await,
-    };
-    let Some((class, _)) = Class::ALL
-        .map(|class| (class, outbox.class(class)))
-        .into_iter()
-        .find(|(_, waiting)| waiting.first < waiting.next)
-    else {
-        return Ok(Progress::None);
-    };
-    // From the mark on, and not from the first row that is there: a row that should be there is to be noticed.
-    let range = match tokio::task::block_in_place(|| reader.range(class, 0, MAX_RANGE_RECORDS, MAX_RANGE_BYTES)) {
-        Ok(range) => range,
-        Err(error) => return pass_over(error, writer, counters).await,
-    };
-    if range.records.is_empty() {
-        return Ok(Progress::None);
-    }
-    let (first, count) = (range.first, range.records.len() as u64);
-    let sent = Sent { epoch: epoch.0, class: class.number(), first, last: first + count - 1 };
-    let checksum = range_checksum(&range.records);
-    let request = Request { epoch, class, first, floor: first, checksum, records: range.records };
-    let reply = link.records(&request).await?;
-    let answer = Answer { epoch: reply.epoch.0, class: reply.class.number(), high_water: reply.high_water };
-    let up_to = deletable(sent, answer).inspect_err(|alarm| {
-        counters.alarms.add(1);
-        tracing::error!("{alarm}");
-    })?;
-    if up_to < first {
-        return Err(format!("the control plane took nothing of {first} to {}", sent.last).into());
-    }
-    if writer.write(vec![Write::Delivered { class, up_to }]).await.is_none() {
-        return Err("what was delivered could not be marked in the store; it is sent again".into());
-    }
-    counters.delivered.add(up_to + 1 - first);
-    Ok(Progress::Some)
+/// Why a turn came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Alarm(#[from] agent_core::uplink::Alarm),
+    #[error("{0} could not be marked in the store; it is tried again")]
+    NotMarked(&'static str),
 }
 
-// What cannot be read must not hold up what can: one record is passed over, and remembered as missing. The next request
-// tells the control plane, by its floor. A store that is damaged beyond one record is given up.
-async fn pass_over(error: StoreError, writer: &Sender, counters: &Counters) -> Result<Progress, Error> {
-    let (class, first, last) = match error.damage() {
-        Some(Damage::Record { class, sequence, .. }) => (*class, *sequence, *sequence),
-        Some(Damage::MissingRecords { class, first, last }) => (*class, *first, *last),
-        _ => {
-            let text = error.to_string();
-            if error.kind() == ErrorKind::Corrupt {
-                writer.abandoned(error.into());
+impl Uplink {
+    /// Delivers for as long as the agent runs.
+    pub async fn deliver(mut self, link: Arc<Link>, mut backoff: Backoff) {
+        let mut delivery = Delivery::new(self.epoch, self.budget.bytes_per_second);
+        loop {
+            tokio::time::sleep(delivery.wait(self.now_us())).await;
+            match self.turn(&link, &mut delivery).await {
+                Ok(Progress::Some) => backoff.succeeded(),
+                Ok(Progress::None) => self.wakers.records.notified().await,
+                Ok(Progress::OverBudget) => {
+                    let used = self.meter.read().bytes;
+                    tracing::warn!(used, "records stay in the outbox: cloud.bytes_per_month is used up for this month");
+                    tokio::time::sleep(limits::BUDGET_CHECK).await;
+                }
+                Err(error) => {
+                    let wanted = match &error {
+                        Failed::Link(error) => error.retry_after(),
+                        _ => None,
+                    };
+                    let wait = backoff.failed().max(wanted.unwrap_or_default());
+                    tracing::warn!(?wait, "records stay in the outbox: {error}");
+                    tokio::time::sleep(wait).await;
+                }
             }
-            return Err(text.into());
         }
-    };
-    counters.alarms.add(1);
-    tracing::error!("{error}; it is lost, and the records after it go on");
-    let lost = Write::Lost { class, first, last, reason: error.to_string() };
-    match writer.write(vec![lost]).await {
-        Some(_) => Ok(Progress::Some),
-        None => Err("what is lost could not be marked in the store; it is tried again".into()),
+    }
+
+    fn now_us(&self) -> u64 {
+        self.clock.stamp().monotonic_us
+    }
+
+    fn allowed(&self) -> Allowed {
+        match (self.meter.allows(self.budget, false), self.meter.allows(self.budget, true)) {
+            (true, _) => Allowed::All,
+            (false, true) => Allowed::Urgent,
+            (false, false) => Allowed::Nothing,
+        }
+    }
+
+    async fn turn(&mut self, link: &Link, delivery: &mut Delivery) -> Result<Progress, Failed> {
+        let turn = self.turn.clone();
+        let _turn = turn.lock().await;
+        let allowed = self.allowed();
+        let step = match block_in_place(|| delivery.next(&mut self.reader, allowed)) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let damage = error.to_string();
+                // The writer gives the store up, and what is whole in it is carried over.
+                self.writer.abandoned(error.into());
+                return Err(Failed::Damaged(damage));
+            }
+            step => step?,
+        };
+        match step {
+            Step::Idle => Ok(Progress::None),
+            Step::OverBudget => Ok(Progress::OverBudget),
+            Step::PassOver { write, damage } => {
+                self.counters.alarms.add(1);
+                tracing::error!("{damage}; it is lost, and the records after it go on");
+                self.mark(*write, "what is lost").await?;
+                Ok(Progress::Some)
+            }
+            Step::Send(sending) => {
+                let Confirmed { write, records } = self.send(link, delivery, *sending).await?;
+                self.mark(write, "what was delivered").await?;
+                self.counters.delivered.add(records);
+                Ok(Progress::Some)
+            }
+        }
+    }
+
+    async fn send(&mut self, link: &Link, delivery: &mut Delivery, sending: Sending) -> Result<Confirmed, Failed> {
+        let start = Instant::now();
+        let (reply, bytes) = link.records(&sending.request).await.inspect_err(|error| {
+            if matches!(error, LinkError::Unreachable { retry_after: None, .. }) {
+                delivery.failed();
+            }
+        })?;
+        let confirmed = delivery.answered(sending, &reply, self.now_us(), start.elapsed(), bytes as u64);
+        Ok(confirmed.inspect_err(|alarm| {
+            self.counters.alarms.add(1);
+            tracing::error!("{alarm}");
+        })?)
+    }
+
+    async fn mark(&mut self, write: Write, what: &'static str) -> Result<(), Failed> {
+        let mut writes = vec![write];
+        if self.budget.bytes_per_month.is_some() {
+            writes.push(self.meter.write());
+        }
+        match self.writer.write(writes).await {
+            Some(_) => Ok(()),
+            None => Err(Failed::NotMarked(what)),
+        }
     }
 }

@@ -10,7 +10,7 @@ use edge_agent::config::Config;
 use function_package::Package;
 use rumqttc::v5::mqttbytes::{QoS, v5::PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, Incoming, MqttOptions};
-use sync_protocol::records::Class;
+use sync_protocol::records::{Class, Entry};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -77,10 +77,14 @@ impl Agent {
         timeout(DEADLINE, self.running).await.unwrap().unwrap().unwrap();
         let store = Store::open(&dir.join("data/store")).unwrap();
         let mut reader = store.reader().unwrap();
-        let records = reader.range(Class::Normal, 0, 1_000, 1 << 20).unwrap().records;
+        let entries = reader.range(Class::Normal, 0, 1_000, 1 << 20).unwrap().entries;
         let dead = reader.dead_letters(0, 100).unwrap();
         assert!(dead.iter().all(|letter| letter.dead.kind == DeadKind::Refused));
-        let emitted = records.into_iter().map(|record| String::from_utf8(record.body).unwrap()).collect();
+        let records = entries.into_iter().map(|entry| match entry {
+            Entry::Record(record) => String::from_utf8(record.body).unwrap(),
+            Entry::Gone(gone) => panic!("nothing is given up here, and yet: {gone:?}"),
+        });
+        let emitted = records.collect();
         (emitted, dead.into_iter().map(|letter| letter.dead.reason).collect())
     }
 }

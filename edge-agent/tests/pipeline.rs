@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use agent_core::effect::Priority;
 use agent_core::event::EventKind;
+use agent_core::retention::{Quota, Retention, StreamPolicy, WhenFull};
 use agent_core::{Event, Identity};
 use agent_functions::Engine;
 use agent_store::{Reader, Store};
@@ -19,7 +21,7 @@ use edge_agent::pipeline::worker::{self, TrialEnd};
 use edge_agent::pipeline::writer::{self, Wakers};
 use edge_agent::plan::{Active, OnTrial, Plan, Slot, Version};
 use function_package::Package;
-use sync_protocol::records::Class;
+use sync_protocol::records::{Class, Entry, Reason, Tally};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longer than anything here takes on a busy machine.
@@ -36,9 +38,14 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, Retention::default())
+    }
+
+    fn start_with(dir: &Path, retention: Retention) -> Self {
         let store = Store::open(dir).unwrap();
         let (writer, receiver) = writer::channel();
-        let pipeline = Pipeline::new(writer.clone(), Arc::new(Counters::default()), Clock::start());
+        let counters = Arc::new(Counters::default());
+        let pipeline = Pipeline::new(writer.clone(), counters, Clock::start(), Arc::new(retention));
         let (reader, worker_readers) = (store.reader().unwrap(), [store.reader().unwrap(), store.reader().unwrap()]);
         let (trial_sender, trials) = tokio::sync::mpsc::unbounded_channel();
         let mut threads = Vec::new();
@@ -77,8 +84,25 @@ impl Running {
     }
 
     fn records(&mut self) -> Vec<Vec<u8>> {
-        let range = self.reader.range(Class::Normal, 0, 1_000, 1 << 20).unwrap();
-        range.records.into_iter().map(|record| record.body).collect()
+        self.waiting(Class::Normal)
+    }
+
+    fn waiting(&mut self, class: Class) -> Vec<Vec<u8>> {
+        let range = self.reader.range(class, 0, 1_000, 1 << 20).unwrap();
+        let records = range.entries.into_iter().filter_map(|entry| match entry {
+            Entry::Record(record) => Some(record.body),
+            Entry::Gone(_) => None,
+        });
+        records.collect()
+    }
+
+    fn gone(&mut self) -> Vec<Tally> {
+        let ranges = self.reader.gone(Class::Normal, 0, 1_000).unwrap();
+        let tallies = ranges.into_iter().flat_map(|range| range.entries).filter_map(|entry| match entry {
+            Entry::Gone(gone) => Some(gone.tally),
+            Entry::Record(_) => None,
+        });
+        tallies.flatten().collect()
     }
 
     fn stop(self) {
@@ -248,5 +272,47 @@ fn events_of_one_device_stay_in_order_whatever_they_share_a_commit_with() {
     let bodies: Vec<u64> =
         running.records().iter().map(|body| std::str::from_utf8(body).unwrap().parse().unwrap()).collect();
     assert_eq!(bodies, (1..=100).collect::<Vec<_>>());
+    running.stop();
+}
+
+fn stream(policy: StreamPolicy) -> Retention {
+    Retention { outbox: None, streams: BTreeMap::from([("s".to_owned(), policy)]) }
+}
+
+#[test]
+fn a_stream_that_is_full_refuses_records_and_says_so_and_events_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let quota = Some(Quota { bytes: 1_000, when_full: WhenFull::RefuseNew });
+    let retention = stream(StreamPolicy { quota, ..StreamPolicy::default() });
+    let mut running = Running::start_with(dir.path(), retention);
+    running.run("f", trusted(version(&traps_on_x())));
+    for sequence in 1..=10 {
+        // Each in a commit of its own.
+        running.submit(sequence, &[b'a'; 300]).recv_timeout(DEADLINE).unwrap();
+    }
+    let kept = running.records().len() as u64;
+    assert!((1..=3).contains(&kept), "{kept}");
+    let refused: u64 = running.gone().iter().map(|tally| tally.count).sum();
+    assert_eq!((kept + refused, running.pipeline.counters.handled.get()), (10, 10));
+    assert!(running.gone().iter().all(|tally| tally.stream == "s" && tally.reason == Reason::Refused));
+    running.stop();
+
+    // It is still full after a restart.
+    let quota = Some(Quota { bytes: 1_000, when_full: WhenFull::RefuseNew });
+    let mut running = Running::start_with(dir.path(), stream(StreamPolicy { quota, ..StreamPolicy::default() }));
+    running.run("f", trusted(version(&traps_on_x())));
+    running.submit(11, b"a").recv_timeout(DEADLINE).unwrap();
+    assert_eq!(running.records().len() as u64, kept);
+    running.stop();
+}
+
+#[test]
+fn a_streams_priority_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = StreamPolicy { priority: Some(Priority::High), ..StreamPolicy::default() };
+    let mut running = Running::start_with(dir.path(), stream(policy));
+    running.run("f", trusted(version(&traps_on_x())));
+    running.submit(1, b"urgent").recv_timeout(DEADLINE).unwrap();
+    assert_eq!((running.waiting(Class::High), running.records().len()), (vec![b"urgent".to_vec()], 0));
     running.stop();
 }

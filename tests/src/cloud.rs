@@ -66,10 +66,31 @@ impl Cloud {
     /// # Errors
     /// It does not answer, or one is damaged.
     pub fn records(&self, stream: &str) -> Result<Vec<Record>> {
+        self.query(&format!("stream={stream}"))
+    }
+
+    /// The same, of one gateway.
+    ///
+    /// # Errors
+    /// It does not answer, or one is damaged.
+    pub fn records_of(&self, gateway: &str, stream: &str) -> Result<Vec<Record>> {
+        self.query(&format!("gateway={gateway}&stream={stream}"))
+    }
+
+    /// What it knows of a gateway.
+    ///
+    /// # Errors
+    /// It does not answer, or knows none of this id.
+    pub fn gateway(&self, id: &str) -> Result<api::Gateway> {
+        let all: api::Gateways = self.get("/gateways")?;
+        all.gateways.into_iter().find(|gateway| gateway.id == id).with_context(|| format!("there is no gateway {id}"))
+    }
+
+    fn query(&self, query: &str) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         let mut cursor = String::new();
         loop {
-            let page: api::Page = self.get(&format!("/records?stream={stream}&limit=1000{cursor}"))?;
+            let page: api::Page = self.get(&format!("/records?{query}&limit=1000{cursor}"))?;
             for record in page.records {
                 records.push(Record::new(record)?);
             }

@@ -1,6 +1,7 @@
 //! A gateway: the agent.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -78,6 +79,17 @@ pub struct Records {
     pub delivered: u64,
     /// Contradictions between gateway and control plane.
     pub alarms: u64,
+    /// The outbox, stream by stream.
+    pub streams: Vec<Stream>,
+}
+
+/// What waits of a stream.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Stream {
+    /// Its name.
+    pub name: String,
+    /// How many bytes.
+    pub bytes: u64,
 }
 
 /// A function on the gateway.
@@ -138,6 +150,16 @@ impl Gateway {
         .expect("writing to a String cannot fail");
         let config = world.write(&format!("{name}.toml"), config)?;
         Ok(Self { name: name.to_owned(), config, logs: world.logs(), mqtt, status, process: None })
+    }
+
+    /// Adds this to the end of its configuration, for the next start.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub fn configure(&self, toml: &str) -> Result<()> {
+        let mut file = OpenOptions::new().append(true).open(&self.config)?;
+        std::io::Write::write_all(&mut file, toml.as_bytes())
+            .with_context(|| format!("cannot write {}", self.config.display()))
     }
 
     /// Where devices connect.

@@ -17,6 +17,23 @@ pub(crate) fn get<T: DeserializeOwned>(address: SocketAddr, path: &str, token: O
         .with_context(|| format!("the answer of http://{address}{path} is not as expected: {body}"))
 }
 
+/// Sends bytes to a path, with these headers; the status and the body of the answer.
+pub(crate) fn post(address: SocketAddr, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<(u16, Vec<u8>)> {
+    let mut head = format!("POST {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(&[head.as_bytes(), b"\r\n", body].concat())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").context("the answer broke off")?;
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("the answer has no status")?;
+    Ok((status, answer.split_off(end + 4)))
+}
+
 fn get_text(address: SocketAddr, path: &str, token: Option<&str>) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

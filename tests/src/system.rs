@@ -31,8 +31,16 @@ impl System {
     ///
     /// # Errors
     /// Something does not start.
-    pub fn start(mut world: World, inlet: Inlet, functions: &[&str]) -> Result<Self> {
-        match Self::parts(&world, inlet, functions) {
+    pub fn start(world: World, inlet: Inlet, functions: &[&str]) -> Result<Self> {
+        Self::start_with(world, inlet, functions, "")
+    }
+
+    /// The same, with this at the end of the gateway's configuration.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub fn start_with(mut world: World, inlet: Inlet, functions: &[&str], config: &str) -> Result<Self> {
+        match Self::parts(&world, inlet, functions, config) {
             Ok((gateway, link, operator, cloud)) => Ok(Self { gateway, link, operator, cloud, world }),
             Err(error) => {
                 world.failed();
@@ -41,7 +49,7 @@ impl System {
         }
     }
 
-    fn parts(world: &World, inlet: Inlet, functions: &[&str]) -> Result<(Gateway, Link, Edgectl, Cloud)> {
+    fn parts(world: &World, inlet: Inlet, functions: &[&str], config: &str) -> Result<(Gateway, Link, Edgectl, Cloud)> {
         let cloud = Cloud::start(world)?;
         let link = Link::to(cloud.address())?;
         let operator = Edgectl::new(world, &cloud)?;
@@ -50,6 +58,7 @@ impl System {
             operator.deploy(name, &format!("label:{LABEL}"))?;
         }
         let mut gateway = Gateway::new(world, "gateway", inlet, link.address(), &operator)?;
+        gateway.configure(config)?;
         gateway.start()?;
         gateway.wait_for_functions(functions, DEPLOYS)?;
         Ok((gateway, link, operator, cloud))

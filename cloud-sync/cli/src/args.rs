@@ -154,6 +154,13 @@ pub(crate) enum ClaimCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum GatewayCommand {
+    /// Shows all that is known of a gateway: how it is, what runs, and where the records of each stream are.
+    Show {
+        /// Id of the gateway.
+        id: String,
+    },
+    /// Lists the sequences without a record: what a gateway dropped, and what it lost.
+    Gaps(Gaps),
     /// Changes labels: KEY=VALUE sets one, KEY= removes it, others stay.
     Label {
         /// Id of the gateway.
@@ -162,6 +169,18 @@ pub(crate) enum GatewayCommand {
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = label_change)]
         labels: Vec<(String, Option<String>)>,
     },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Gaps {
+    /// Id of the gateway.
+    pub(crate) id: String,
+    /// How many to show at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) limit: u32,
+    /// Where to go on: "next" of an earlier answer.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
 }
 
 #[derive(clap::Args)]

@@ -172,12 +172,13 @@ mod tests {
                 generation: 1,
                 uptime_s: 1,
                 waiting: 0,
+                streams: vec![],
                 handled: 0,
                 dead_letters: 0,
                 functions: functions.into_iter().collect(),
             }),
             records: api::RecordCounts::default(),
-            missing_ranges: vec![],
+            gone: vec![],
         }
     }
 

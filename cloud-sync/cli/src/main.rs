@@ -7,6 +7,7 @@ mod compile;
 mod deploy;
 mod failure;
 mod files;
+mod gateway;
 mod out;
 mod records;
 mod show;
@@ -69,6 +70,8 @@ async fn run(args: Args) -> Result<(), Failure> {
             show::claims(&out, &connect()?.get("listing the claims", "/claims").await?)
         }
         Command::Gateways => show::gateways(&out, &connect()?.get("listing the gateways", "/gateways").await?),
+        Command::Gateway(GatewayCommand::Show { id }) => gateway::show(&out, &connect()?, &id).await,
+        Command::Gateway(GatewayCommand::Gaps(wanted)) => gateway::gaps(&out, &connect()?, wanted).await,
         Command::Gateway(GatewayCommand::Label { id, labels }) => {
             let change = api::LabelChange { labels: labels.into_iter().collect() };
             let path = client::path(&["gateways", &id]);

@@ -9,12 +9,12 @@ use crate::out::{Out, plain, table};
 use crate::time;
 
 /// A value's name as JSON has it, so that people and programs read the same words.
-fn word(value: &impl serde::Serialize) -> String {
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
     let text = serde_json::to_string(value).expect("names become JSON");
     text.trim_matches('"').to_owned()
 }
 
-fn pairs(labels: &Labels) -> String {
+pub(crate) fn pairs(labels: &Labels) -> String {
     if labels.is_empty() {
         return "-".to_owned();
     }
@@ -51,6 +51,7 @@ pub(crate) fn gateways(out: &Out, answer: &Answer<api::Gateways>) -> Result<(), 
                 reported.map_or_else(|| "-".to_owned(), |reported| reported.waiting.to_string()),
                 counts.stored.to_string(),
                 counts.duplicates.to_string(),
+                counts.dropped.to_string(),
                 counts.missing.to_string(),
                 counts.conflicts.to_string(),
                 if functions.is_empty() { "-".to_owned() } else { functions.join(", ") },
@@ -65,6 +66,7 @@ pub(crate) fn gateways(out: &Out, answer: &Answer<api::Gateways>) -> Result<(), 
             "WAITING",
             "STORED",
             "DUPLICATES",
+            "DROPPED",
             "MISSING",
             "CONFLICTS",
             "FUNCTIONS",
@@ -151,6 +153,7 @@ pub(crate) fn stats(out: &Out, answer: &Answer<api::Stats>) -> Result<(), Failur
             row("functions", stats.functions),
             row("records stored", stats.records.stored),
             row("duplicates refused", stats.records.duplicates),
+            row("dropped", stats.records.dropped),
             row("missing", stats.records.missing),
             row("conflicts", stats.records.conflicts),
         ];

@@ -1,308 +1,290 @@
-//! What becomes of a range of records that a gateway offers.
+//! What becomes of the ranges that a gateway offers.
 //!
-//! For each (gateway, epoch, class) the control plane keeps a high-water mark. At and below it every sequence is
-//! either stored or recorded as missing; above it there is nothing. [`decide`] keeps that true whatever is offered.
+//! For each (gateway, epoch, class) the control plane knows sequences: each known one is stored, [missing](Here::missing)
+//! for good, or [gone](Run) with a reason. The mark ends the known ones that start at 1; what is known above it are
+//! islands. What is neither is open: it may still come. [`decide`] keeps that true whatever is offered.
+
+use std::collections::BTreeSet;
+
+use sync_protocol::records::{Entry, Gone, MAX_ENTRIES, MAX_TALLY, Range, Record, Request, Tally};
+
+use crate::spans::{Span, Spans};
 
 /// The highest sequence that is taken: the largest number that SQLite stores.
 pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
 
-/// Sequences from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The lowest.
-    pub first: u64,
-    /// The highest; not below `first`.
-    pub last: u64,
-}
-
-impl Span {
-    /// `None` if it would be empty.
-    fn new(first: u64, last: u64) -> Option<Self> {
-        (first <= last).then_some(Self { first, last })
-    }
-
-    /// How many sequences it holds; a span that starts at 0 and ends at `u64::MAX` does not occur.
-    pub fn count(self) -> u64 {
-        self.last - self.first + 1
-    }
-}
-
-/// A range as a gateway offers it; nothing about it is trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Sequence of the first record.
-    pub first: u64,
-    /// Below it nothing exists on the gateway any more. One above `first` says no more than `first` itself would,
-    /// since what is offered does exist.
+/// What a gateway offers, checked for making sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer<'a> {
+    /// Below it nothing exists on the gateway any more that is not known here. One above what is offered says no more
+    /// than the first sequence offered would, since what is offered does exist: so nobody declares missing what he never
+    /// had.
     pub floor: u64,
-    /// How many records it brings.
-    pub count: usize,
+    /// The ranges, in order.
+    pub ranges: Vec<Span>,
+    /// The records, in order.
+    pub records: Vec<(u64, &'a Record)>,
+    /// The runs of what is gone, in order.
+    pub gone: Vec<(Span, &'a Gone)>,
 }
 
 /// Why an offer makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
     /// It brings nothing.
-    #[error("the range holds no records; send a range when there is at least one")]
-    Empty,
+    #[error("the request has no ranges; send one when there is something to tell")]
+    Nothing,
+    /// More than [`MAX_ENTRIES`].
+    #[error("the request has {0} entries; at most {MAX_ENTRIES} are allowed")]
+    Entries(usize),
     /// Sequences start at 1.
-    #[error("the range starts at sequence 0; sequences start at 1")]
+    #[error("a range starts at sequence 0; sequences start at 1")]
     Zero,
+    /// A range brings nothing.
+    #[error("the range from sequence {0} has no entries; leave it out")]
+    Empty(u64),
     /// Its end is above [`MAX_SEQUENCE`].
-    #[error(
-        "the range of {count} records from sequence {first} ends above {MAX_SEQUENCE}, the highest sequence there is"
-    )]
-    TooHigh {
+    #[error("the range from sequence {0} ends above {MAX_SEQUENCE}, the highest sequence there is")]
+    TooHigh(u64),
+    /// Not in order.
+    #[error("the range from sequence {first} begins before the one in front of it has ended, at {last}")]
+    Order {
         /// Its first sequence.
         first: u64,
-        /// Its length.
+        /// The last of the one in front.
+        last: u64,
+    },
+    /// A tally of more than [`MAX_TALLY`] entries.
+    #[error("the tally of what is gone from sequence {first} has {count} entries; at most {MAX_TALLY} are allowed")]
+    Tally {
+        /// The run's first sequence.
+        first: u64,
+        /// How many entries.
         count: usize,
     },
+    /// A tally that counts nothing.
+    #[error("the tally of what is gone from sequence {0} is empty or has an entry of 0 records")]
+    NoCount(u64),
+    /// A tally that counts something twice.
+    #[error("the tally of what is gone from sequence {0} has a pair of stream and reason twice")]
+    Twice(u64),
 }
 
-/// What to do with an offer.
+impl<'a> Offer<'a> {
+    /// What a request offers. Its checksum is not looked at.
+    ///
+    /// # Errors
+    /// The request does not keep to the protocol.
+    pub fn new(request: &'a Request) -> Result<Self, OfferError> {
+        let entries = request.ranges.iter().fold(0_usize, |sum, range| sum.saturating_add(range.entries.len()));
+        if entries > MAX_ENTRIES {
+            return Err(OfferError::Entries(entries));
+        }
+        let first = request.ranges.first().ok_or(OfferError::Nothing)?.first;
+        let floor = request.floor.min(first);
+        let mut offer = Self { floor, ranges: Vec::new(), records: Vec::new(), gone: Vec::new() };
+        for range in &request.ranges {
+            offer.add(range)?;
+        }
+        Ok(offer)
+    }
+
+    fn add(&mut self, range: &'a Range) -> Result<(), OfferError> {
+        let first = range.first;
+        if first == 0 {
+            return Err(OfferError::Zero);
+        }
+        if range.entries.is_empty() {
+            return Err(OfferError::Empty(first));
+        }
+        if let Some(before) = self.ranges.last().filter(|before| before.last >= first) {
+            return Err(OfferError::Order { first, last: before.last });
+        }
+        let mut next = first;
+        for entry in &range.entries {
+            if let Entry::Gone(gone) = entry {
+                check(next, gone)?;
+            }
+            let last = entry.count().and_then(|count| next.checked_add(count.checked_sub(1)?));
+            let last = last.filter(|last| *last <= MAX_SEQUENCE).ok_or(OfferError::TooHigh(first))?;
+            match entry {
+                Entry::Record(record) => self.records.push((next, record)),
+                Entry::Gone(gone) => self.gone.push((Span { first: next, last }, gone)),
+            }
+            next = last + 1;
+        }
+        self.ranges.push(Span { first, last: next - 1 });
+        Ok(())
+    }
+}
+
+fn check(first: u64, gone: &Gone) -> Result<(), OfferError> {
+    let count = gone.tally.len();
+    if count > MAX_TALLY {
+        return Err(OfferError::Tally { first, count });
+    }
+    if count == 0 || gone.tally.iter().any(|tally| tally.count == 0) {
+        return Err(OfferError::NoCount(first));
+    }
+    let pairs: BTreeSet<_> = gone.tally.iter().map(|tally| (&tally.stream, tally.reason)).collect();
+    if pairs.len() < count { Err(OfferError::Twice(first)) } else { Ok(()) }
+}
+
+/// Sequences that a gateway told as gone together. Where records were stored under some of them, it is in pieces; what
+/// lies between two pieces is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It starts beyond the mark, and what lies between still exists on the gateway: store nothing, answer with the
-    /// mark as it is, and the gateway sends from there.
-    Ahead,
-    /// Take it.
-    Take(Plan),
+pub struct Run {
+    /// The sequences; some.
+    pub pieces: Spans,
+    /// What they were: as many as there are.
+    pub tally: Vec<Tally>,
 }
 
-/// How to take an offer. `store` and `duplicates` together are exactly the sequences offered.
+impl Run {
+    /// From the first piece to the last.
+    fn extent(&self) -> Option<Span> {
+        Some(Span { first: self.pieces.first()?.first, last: self.pieces.last()?.last })
+    }
+}
+
+/// What is known here of one (gateway, epoch, class), as far as an offer concerns it; more does no harm.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    /// The mark.
+    pub mark: u64,
+    /// Islands that begin at or below the offer's floor, and those that overlap or touch one of its ranges.
+    pub islands: Spans,
+    /// Whole spans of what is missing: those that overlap the offer's ranges, and the one that ends at the mark, which
+    /// may grow.
+    pub missing: Spans,
+    /// The runs of which pieces lie in the offer's ranges, in order.
+    pub gone: Vec<Run>,
+}
+
+/// What to do with an offer. `store`, `duplicates` and `late` together are exactly the records offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// To be stored: what is new, and what was recorded as missing and came after all (a request that was overtaken).
-    pub store: Vec<Span>,
-    /// Stored already: to be compared with what is there, counted, and dropped.
-    pub duplicates: Vec<Span>,
-    /// What is missing from now on, in place of the spans that were passed in.
-    pub missing: Vec<Span>,
+    /// Records to be stored: what is new, and what was missing and came after all (a request that was overtaken).
+    pub store: Spans,
+    /// Records that are stored already: to be compared with what is there, counted, and dropped.
+    pub duplicates: Spans,
+    /// Records of which the gateway had said that they are gone: counted and dropped.
+    pub late: Spans,
+    /// The runs offered, in the offer's order.
+    pub gone: Vec<NewRun>,
+    /// Which of [`Here::gone`] are replaced by these.
+    pub replaced: Vec<usize>,
     /// The new mark; never below the old one.
-    pub high_water: u64,
+    pub mark: u64,
+    /// The islands, in place of [`Here::islands`].
+    pub islands: Spans,
+    /// What is missing, in place of [`Here::missing`].
+    pub missing: Spans,
 }
 
-/// Decides on an offer. `missing` are the recorded missing spans that overlap it, in order; more do no harm.
+/// A run that is offered, as it can be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRun {
+    /// What is gone from now on; nothing if all of it is stored, or if a request was overtaken and a known run holds it.
+    pub pieces: Spans,
+    /// How many of its sequences are stored here: to be taken from its tally, see [`without`].
+    pub stored: u64,
+}
+
+/// A run that is offered and one that is known overlap, and each has what the other has not. Gateways let runs only grow,
+/// so of two that overlap the later one holds the earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "sequences {} to {} are offered as gone, and {} to {} are known as gone together: a run of what is gone only grows. \
+     A store that was restored or copied must begin a new epoch",
+    offered.first, offered.last, known.first, known.last
+)]
+pub struct GoneConflict {
+    /// What is offered.
+    pub offered: Span,
+    /// What is known.
+    pub known: Span,
+}
+
+/// Decides on an offer.
 ///
 /// # Errors
-/// The offer is no range of sequences.
-pub fn decide(high_water: u64, missing: &[Span], offer: Offer) -> Result<Decision, OfferError> {
-    let Offer { first, floor, count } = offer;
-    let more = count.checked_sub(1).ok_or(OfferError::Empty)?;
-    if first == 0 {
-        return Err(OfferError::Zero);
-    }
-    let last = u64::try_from(more)
-        .ok()
-        .and_then(|more| first.checked_add(more))
-        .filter(|last| *last <= MAX_SEQUENCE)
-        .ok_or(OfferError::TooHigh { first, count })?;
+/// A run that it tells as gone cuts one that is known.
+pub fn decide(here: &Here, offer: &Offer<'_>) -> Result<Plan, GoneConflict> {
+    let known = Spans::between(1, here.mark).union(&here.islands);
+    let gone: Spans = here.gone.iter().flat_map(|run| run.pieces.iter()).collect();
+    let stored = known.subtract(&here.missing).subtract(&gone);
 
-    let mut plan = Plan { high_water: high_water.max(last), ..Plan::default() };
-
-    // At and below the mark: missing sequences are filled, all others are there.
-    let known_last = last.min(high_water);
-    let mut next = first;
-    for span in missing {
-        let Some(found) = Span::new(span.first.max(next), span.last.min(known_last)) else {
-            plan.missing.push(*span);
+    let mut plan = Plan { mark: here.mark, ..Plan::default() };
+    for (span, _) in &offer.gone {
+        let Some(replaced) = replaced(here, *span)? else {
+            plan.gone.push(NewRun { pieces: Spans::new(), stored: 0 });
             continue;
         };
-        plan.duplicates.extend(Span::new(next, found.first - 1));
-        plan.store.push(found);
-        plan.missing.extend(Span::new(span.first, found.first - 1));
-        plan.missing.extend(Span::new(found.last + 1, span.last));
-        next = found.last + 1;
+        plan.replaced.extend(replaced);
+        let there = stored.within(*span);
+        let pieces = Spans::between(span.first, span.last).subtract(&there);
+        plan.gone.push(NewRun { pieces, stored: there.count() });
     }
-    plan.duplicates.extend(Span::new(next, known_last));
 
-    // Above it.
-    if last > high_water {
-        let wanted = high_water + 1; // both are at most MAX_SEQUENCE
-        if first > wanted {
-            if floor < first {
-                return Ok(Decision::Ahead);
-            }
-            plan.missing.extend(Span::new(wanted, first - 1));
+    let records: Spans = offer.records.iter().map(|(sequence, _)| Span::one(*sequence)).collect();
+    plan.duplicates = records.intersect(&stored);
+    plan.late = records.intersect(&gone);
+    plan.store = records.subtract(&plan.duplicates).subtract(&plan.late);
+
+    // `floor` is not above what is offered, so nothing of this is offered too.
+    let ended = Spans::between(1, offer.floor.saturating_sub(1));
+    let offered: Spans = offer.ranges.iter().copied().collect();
+    plan.missing = here.missing.union(&ended.subtract(&known)).subtract(&offered);
+    let (low, islands) = known.union(&ended).union(&offered).split_at_first(1);
+    plan.mark = low.map_or(here.mark, |low| low.last);
+    plan.islands = islands;
+    Ok(plan)
+}
+
+/// Which known runs an offered one replaces; `None`: one has grown since this was sent, and holds it.
+fn replaced(here: &Here, offered: Span) -> Result<Option<Vec<usize>>, GoneConflict> {
+    let ends_before = |run: &Run| run.extent().is_none_or(|known| known.last < offered.first);
+    let mut found = Vec::new();
+    for (at, run) in here.gone.iter().enumerate().skip(here.gone.partition_point(ends_before)) {
+        let Some(known) = run.extent().filter(|known| known.first <= offered.last) else { break };
+        // Between two of its pieces all is stored, and stays so.
+        if run.pieces.within(offered).is_empty() {
+            continue;
         }
-        plan.store.extend(Span::new(first.max(wanted), last));
+        if offered.intersect(known) == Some(known) {
+            found.push(at);
+        } else if offered.intersect(known) == Some(offered) {
+            return Ok(None);
+        } else {
+            return Err(GoneConflict { offered, known });
+        }
     }
-    Ok(Decision::Take(plan))
+    Ok(Some(found))
+}
+
+/// A tally without the `stored` records that turned out to be stored, of which `streams` says whose they are (as far as
+/// that is known): they are taken from their stream, whatever the reason there, and what is left from the largest counts.
+pub fn without(tally: &[Tally], stored: u64, streams: &[(String, u64)]) -> Vec<Tally> {
+    let (mut tally, mut left) = (tally.to_vec(), stored);
+    for (stream, count) in streams {
+        let mut of_stream = (*count).min(left);
+        for one in tally.iter_mut().filter(|one| one.stream == *stream) {
+            let taken = of_stream.min(one.count);
+            one.count -= taken;
+            of_stream -= taken;
+            left -= taken;
+        }
+    }
+    while left > 0 {
+        let Some(largest) = tally.iter_mut().max_by_key(|one| one.count).filter(|one| one.count > 0) else { break };
+        let taken = left.min(largest.count);
+        largest.count -= taken;
+        left -= taken;
+    }
+    tally.retain(|one| one.count > 0);
+    tally
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn take(high_water: u64, missing: &[Span], first: u64, floor: u64, count: usize) -> Plan {
-        match decide(high_water, missing, Offer { first, floor, count }).unwrap() {
-            Decision::Take(plan) => plan,
-            Decision::Ahead => panic!("expected to be taken"),
-        }
-    }
-
-    #[test]
-    fn offers_that_are_no_ranges_are_refused() {
-        let decide = |first, count| decide(7, &[], Offer { first, floor: 1, count });
-        assert_eq!(decide(8, 0), Err(OfferError::Empty));
-        assert_eq!(decide(0, 1), Err(OfferError::Zero));
-        assert!(matches!(decide(u64::MAX, 2), Err(OfferError::TooHigh { .. })));
-        assert!(matches!(decide(MAX_SEQUENCE, 2), Err(OfferError::TooHigh { .. })));
-        assert!(matches!(decide(1, usize::MAX), Err(OfferError::TooHigh { .. })));
-    }
-
-    #[test]
-    fn the_last_sequence_can_be_stored_and_sent_again() {
-        let plan = take(0, &[], MAX_SEQUENCE, u64::MAX, 1);
-        assert_eq!(plan.high_water, MAX_SEQUENCE);
-        assert_eq!(plan.missing, [Span { first: 1, last: MAX_SEQUENCE - 1 }]);
-        let again = take(MAX_SEQUENCE, &[], MAX_SEQUENCE, 1, 1);
-        assert_eq!(again.duplicates, [Span { first: MAX_SEQUENCE, last: MAX_SEQUENCE }]);
-        assert_eq!((again.store.len(), again.high_water), (0, MAX_SEQUENCE));
-    }
-
-    #[test]
-    fn a_gap_waits_for_what_exists_and_records_what_does_not() {
-        assert_eq!(decide(4, &[], Offer { first: 7, floor: 5, count: 2 }), Ok(Decision::Ahead));
-        assert_eq!(decide(4, &[], Offer { first: 7, floor: 6, count: 2 }), Ok(Decision::Ahead));
-        let plan = take(4, &[], 7, 7, 2);
-        assert_eq!(plan.missing, [Span { first: 5, last: 6 }]);
-        assert_eq!((plan.store, plan.high_water), (vec![Span { first: 7, last: 8 }], 8));
-    }
-
-    #[test]
-    fn what_was_missing_and_comes_after_all_is_stored() {
-        let plan = take(10, &[Span { first: 3, last: 8 }], 2, 1, 4);
-        assert_eq!(plan.duplicates, [Span { first: 2, last: 2 }]);
-        assert_eq!(plan.store, [Span { first: 3, last: 5 }]);
-        assert_eq!(plan.missing, [Span { first: 6, last: 8 }]);
-        assert_eq!(plan.high_water, 10);
-    }
-
-    /// The control plane's store as sets of sequences, driven by the plans.
-    #[derive(Default)]
-    struct Store {
-        stored: BTreeSet<u64>,
-        missing: Vec<Span>,
-        high_water: u64,
-    }
-
-    impl Store {
-        fn offer(&mut self, offer: Offer) -> Result<Decision, OfferError> {
-            let (first, last) = (offer.first, offer.first.saturating_add(offer.count as u64));
-            let (near, far): (Vec<_>, Vec<_>) =
-                self.missing.iter().partition(|span| span.first <= last && span.last >= first);
-            let decision = decide(self.high_water, &near, offer);
-            if let Ok(Decision::Take(plan)) = &decision {
-                for sequence in plan.store.iter().flat_map(|span| span.first..=span.last) {
-                    assert!(self.stored.insert(sequence), "{sequence} stored twice");
-                }
-                for sequence in plan.duplicates.iter().flat_map(|span| span.first..=span.last) {
-                    assert!(self.stored.contains(&sequence), "{sequence} taken for a duplicate");
-                }
-                let offered: u64 = plan.store.iter().chain(&plan.duplicates).map(|span| span.count()).sum();
-                assert_eq!(offered, offer.count as u64, "every record offered is either stored or a duplicate");
-                assert!(plan.high_water >= self.high_water);
-                self.missing = far;
-                self.missing.extend(&plan.missing);
-                self.missing.sort_by_key(|span| span.first);
-                self.high_water = plan.high_water;
-            }
-            self.is_whole();
-            decision
-        }
-
-        fn lost(&self) -> BTreeSet<u64> {
-            self.missing.iter().flat_map(|span| span.first..=span.last).collect()
-        }
-
-        /// Up to the mark each sequence is exactly once stored or missing; above it there is nothing.
-        fn is_whole(&self) {
-            let mut all: Vec<u64> = self.missing.iter().flat_map(|span| span.first..=span.last).collect();
-            all.extend(&self.stored);
-            all.sort_unstable();
-            assert!(all.iter().copied().eq(1..=self.high_water), "{all:?} is not 1..={}", self.high_water);
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Produce(u64),
-        Evict(u64),
-        Send { skip: u64, count: usize },
-        Deliver { which: usize, answer_arrives: bool },
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            (1..6_u64).prop_map(Step::Produce),
-            (1..4_u64).prop_map(Step::Evict),
-            (0..4_u64, 1..6_usize).prop_map(|(skip, count)| Step::Send { skip, count }),
-            (any::<usize>(), any::<bool>()).prop_map(|(which, answer_arrives)| Step::Deliver { which, answer_arrives }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn anything_offered_leaves_the_store_whole(
-            offers in prop::collection::vec((0..40_u64, 0..45_u64, 0..12_usize), 1..40),
-        ) {
-            let mut store = Store::default();
-            for (first, floor, count) in offers {
-                let (mark, lost) = (store.high_water, store.lost());
-                match store.offer(Offer { first, floor, count }) {
-                    Ok(Decision::Take(_)) => {
-                        let new: BTreeSet<u64> = store.lost().difference(&lost).copied().collect();
-                        prop_assert!(new.iter().all(|sequence| (mark + 1..floor).contains(sequence)));
-                    }
-                    Ok(Decision::Ahead) => prop_assert!(first > mark + 1 && floor < first && store.high_water == mark),
-                    Err(_) => prop_assert!(first == 0 || count == 0),
-                }
-            }
-        }
-
-        /// A gateway that drops what it must, on a link that loses, doubles and reorders.
-        #[test]
-        fn nothing_is_lost_but_what_the_gateway_dropped(steps in prop::collection::vec(step(), 1..80)) {
-            let (mut store, mut flight) = (Store::default(), Vec::new());
-            let (mut low, mut end, mut dropped) = (1_u64, 1_u64, BTreeSet::new());
-            for step in steps {
-                match step {
-                    Step::Produce(count) => end += count,
-                    Step::Evict(count) => {
-                        let to = end.min(low + count);
-                        dropped.extend(low..to);
-                        low = to;
-                    }
-                    Step::Send { skip, count } => {
-                        let first = low + skip;
-                        let count = count.min(usize::try_from(end.saturating_sub(first)).unwrap());
-                        if count > 0 {
-                            flight.push(Offer { first, floor: low, count });
-                        }
-                    }
-                    // Delivered by copy: it stays in flight and may come again.
-                    Step::Deliver { which, answer_arrives } => {
-                        if let Some(offer) = (!flight.is_empty()).then(|| flight[which % flight.len()]) {
-                            store.offer(offer).unwrap();
-                            if answer_arrives {
-                                low = low.max(store.high_water + 1);
-                            }
-                        }
-                    }
-                }
-            }
-            if low < end {
-                let rest = Offer { first: low, floor: low, count: usize::try_from(end - low).unwrap() };
-                prop_assert!(matches!(store.offer(rest), Ok(Decision::Take(_))));
-                prop_assert_eq!(store.high_water, end - 1);
-            }
-            prop_assert!(store.lost().is_subset(&dropped));
-        }
-    }
-}
+mod tests;

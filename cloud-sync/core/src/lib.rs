@@ -7,4 +7,5 @@ pub mod api;
 pub mod health;
 pub mod ingest;
 pub mod labels;
+pub mod spans;
 pub mod targeting;

@@ -71,12 +71,28 @@ pub struct Report {
     pub epoch: crate::records::StoreEpoch,
     /// Records that wait to be delivered.
     pub waiting: u64,
+    /// What waits of each stream: those with most bytes first, at most [`MAX_STREAM_REPORTS`].
+    pub streams: Vec<StreamReport>,
     /// Events handled since the agent started.
     pub handled: u64,
     /// Events in the dead letters.
     pub dead_letters: u64,
     /// The functions.
     pub functions: Vec<FunctionReport>,
+}
+
+/// Most streams that a report names.
+pub const MAX_STREAM_REPORTS: usize = 100;
+
+/// What waits of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// Its name.
+    pub name: String,
+    /// Records that wait to be delivered.
+    pub waiting: u64,
+    /// How many bytes of the gateway's disk they take, without what SQLite adds.
+    pub bytes: u64,
 }
 
 /// One function on a gateway.

@@ -24,12 +24,20 @@ pub enum FrameError {
     /// Another version.
     #[error("the body is of protocol version {0}; this side speaks version {VERSION}: update the older side")]
     Version(u8),
-    /// Longer than [`MAX_BODY_BYTES`].
-    #[error("the body is {0} bytes long; at most {MAX_BODY_BYTES} are accepted")]
-    TooLong(usize),
+    /// Longer than is accepted.
+    #[error("the body has {bytes} bytes or more; at most {limit} are accepted")]
+    TooLong {
+        /// How long it is at least.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// Not the message that was expected.
     #[error("the body is not the message that was expected: {0}")]
     Malformed(postcard::Error),
+    /// Not compressed as it says.
+    #[error("the body cannot be decompressed: {0}")]
+    Compressed(String),
     /// Bytes after the message's end.
     #[error("the body has {0} bytes after the message's end")]
     Trailing(usize),
@@ -47,7 +55,7 @@ pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
 /// Says what is wrong with the bytes; they came from outside.
 pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, FrameError> {
     if bytes.len() > MAX_BODY_BYTES {
-        return Err(FrameError::TooLong(bytes.len()));
+        return Err(FrameError::TooLong { bytes: bytes.len(), limit: MAX_BODY_BYTES });
     }
     match bytes.split_first() {
         None => Err(FrameError::Empty),
@@ -76,6 +84,6 @@ mod tests {
         assert!(matches!(decode::<Refusal>(&bytes), Err(FrameError::Trailing(1))));
         bytes[0] = 9;
         assert!(matches!(decode::<Refusal>(&bytes), Err(FrameError::Version(9))));
-        assert!(matches!(decode::<Refusal>(&vec![1; MAX_BODY_BYTES + 1]), Err(FrameError::TooLong(_))));
+        assert!(matches!(decode::<Refusal>(&vec![1; MAX_BODY_BYTES + 1]), Err(FrameError::TooLong { .. })));
     }
 }

@@ -14,18 +14,26 @@
 //! Every refusal has a status of 400 or above and a [`Refusal`] as its body. The gateway sends again after 429 and 5xx
 //! and after no answer at all; after any other refusal sending the same again cannot help.
 //!
+//! A body may be compressed, with `Content-Encoding: zstd` (RFC 8878), see [`compress()`].
+//!
 //! # Records take effect once
 //!
 //! A record is named by (gateway, store epoch, [`records::Class`], sequence). Sequences of one epoch and class start
-//! at 1 and have no gaps. The control plane stores a range in one transaction together with its high-water mark, the
-//! highest sequence up to which it has everything, and answers with that mark; the gateway deletes up to it and never
-//! beyond. What is sent again lies below the mark and is counted and dropped.
+//! at 1 and have no gaps: each stands for a record, or for one that is [gone](records::Gone) with a reason. The control
+//! plane stores a request in one transaction and answers with the request's checksum; the gateway then deletes what that
+//! request brought, and nothing else. What is sent again is counted and dropped.
+//!
+//! Ranges may come in any order. Up to its high-water mark the control plane has everything, or knows that it is gone;
+//! above it it remembers which sequences it has.
 
+mod bounded;
+mod compress;
 pub mod enroll;
 pub mod fleet;
 pub mod frame;
 pub mod records;
 
+pub use compress::{ENCODING, compress, decompress};
 pub use frame::{CONTENT_TYPE, FrameError, MAX_BODY_BYTES, VERSION, decode, encode};
 
 /// Path of [`enroll`].

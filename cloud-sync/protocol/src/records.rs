@@ -2,12 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Most records of one range: enough that the round trip does not matter, few enough to be stored in one breath.
-pub const MAX_RANGE_RECORDS: usize = 4_096;
+use crate::bounded;
+
+/// Most entries of one request, over all its ranges: enough that the round trip does not matter, few enough to be
+/// stored in one breath.
+pub const MAX_ENTRIES: usize = 4_096;
 
 /// The gateway ends a range when its bodies reach this many bytes, well below
 /// [`MAX_BODY_BYTES`](crate::MAX_BODY_BYTES) with everything around them.
 pub const MAX_RANGE_BYTES: usize = 1 << 20;
+
+/// Most [`Gone::tally`] entries: streams times reasons, for the streams that a gateway usually has.
+pub const MAX_TALLY: usize = 64;
 
 /// Which of a store epoch's sequences a record is counted in. Each class has a high-water mark of its own, so that
 /// what is urgent passes a backlog of what is not.
@@ -46,6 +52,8 @@ pub struct Stamp {
     pub monotonic_us: u64,
     /// Which start of the gateway's system that was.
     pub boot: u64,
+    /// Whether the wall clock was synchronised then, as far as the gateway's system knew.
+    pub synchronised: bool,
 }
 
 /// The event that a record came from.
@@ -82,40 +90,164 @@ impl Record {
     }
 }
 
-/// A range of one class's sequence, in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// The store that the records lie in.
-    pub epoch: StoreEpoch,
-    /// Whose sequence this is.
-    pub class: Class,
-    /// Sequence of the first record, from 1; the others follow without gaps.
-    pub first: u64,
-    /// Nothing below this sequence exists on the gateway any more: it was answered for, or is lost. If the control
-    /// plane lacks something below it, that is missing for good, and it says so instead of waiting for it.
-    pub floor: u64,
-    /// Checksum over the records' checksums, see [`range_checksum`].
-    pub checksum: u32,
-    /// The records; not empty, at most [`MAX_RANGE_RECORDS`].
-    pub records: Vec<Record>,
+/// Why a record does not exist any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// It waited for longer than its stream's time to live.
+    Expired,
+    /// Its stream or the outbox was full, and it was the oldest.
+    Oldest,
+    /// The outbox was full, and its priority was the lowest.
+    Lowest,
+    /// Its stream or the outbox was full, and its neighbour was kept to stand for both.
+    Thinned,
+    /// Its stream or the outbox was full when it came.
+    Refused,
+    /// The gateway's disk lost it. The only reason that is no policy: what has it counts as missing.
+    Damaged,
 }
 
-/// What the control plane holds.
+impl Reason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 6] = [Self::Expired, Self::Oldest, Self::Lowest, Self::Thinned, Self::Refused, Self::Damaged];
+
+    /// Its name, in snake_case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Oldest => "oldest",
+            Self::Lowest => "lowest",
+            Self::Thinned => "thinned",
+            Self::Refused => "refused",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// So many records of a stream that do not exist any more, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// The cloud stream; empty where nobody knows it any more.
+    pub stream: String,
+    /// Why.
+    pub reason: Reason,
+    /// How many; not 0.
+    pub count: u64,
+}
+
+/// Consecutive sequences of which nothing exists any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// What they were: together as many as there are sequences. Not empty, at most [`MAX_TALLY`], no pair of stream
+    /// and reason twice.
+    #[serde(deserialize_with = "bounded::list")]
+    pub tally: Vec<Tally>,
+}
+
+impl Gone {
+    /// How many sequences; `None` if that is more than 64 bits hold, which nobody can mean.
+    pub fn count(&self) -> Option<u64> {
+        self.tally.iter().try_fold(0u64, |sum, tally| sum.checked_add(tally.count))
+    }
+}
+
+/// What a gateway has under a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A record; one sequence.
+    Record(Record),
+    /// Nothing any more; one sequence or many.
+    Gone(Gone),
+}
+
+impl Entry {
+    /// How many sequences it stands for; `None` as for [`Gone::count`].
+    pub fn count(&self) -> Option<u64> {
+        match self {
+            Self::Record(_) => Some(1),
+            Self::Gone(gone) => gone.count(),
+        }
+    }
+
+    fn checksum(&self) -> u32 {
+        match self {
+            Self::Record(record) => record.checksum(),
+            Self::Gone(gone) => crc32fast::hash(&crate::encode(gone)),
+        }
+    }
+}
+
+/// Consecutive sequences, without gaps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The first sequence, from 1.
+    pub first: u64,
+    /// What there is from it on; not empty.
+    #[serde(deserialize_with = "bounded::list")]
+    pub entries: Vec<Entry>,
+}
+
+impl Range {
+    /// The last sequence; `None` if there is none, or none that 64 bits hold.
+    pub fn last(&self) -> Option<u64> {
+        let count = self.entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.count()?))?;
+        self.first.checked_add(count.checked_sub(1)?)
+    }
+}
+
+/// Ranges of one class's sequences. They may lie anywhere above [`floor`](Self::floor): what is live passes what has
+/// waited for long, and what is gone is told first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The store that the sequences belong to.
+    pub epoch: StoreEpoch,
+    /// Whose sequences these are.
+    pub class: Class,
+    /// Everything below this sequence was answered for or told as gone. If the control plane lacks something below it,
+    /// that is missing for good, and it says so instead of waiting for it.
+    pub floor: u64,
+    /// Checksum over everything else, see [`checksum`](Self::compute_checksum).
+    pub checksum: u32,
+    /// In their order, without overlap; not empty, at most [`MAX_ENTRIES`] entries together.
+    #[serde(deserialize_with = "bounded::list")]
+    pub ranges: Vec<Range>,
+}
+
+impl Request {
+    /// A request with its checksum.
+    pub fn new(epoch: StoreEpoch, class: Class, floor: u64, ranges: Vec<Range>) -> Self {
+        let mut request = Self { epoch, class, floor, checksum: 0, ranges };
+        request.checksum = request.compute_checksum();
+        request
+    }
+
+    /// CRC-32 (IEEE) over epoch, class (as a byte) and floor, and then for each range its first sequence and the
+    /// checksums of its entries: of a record [`Record::checksum`], of [`Gone`] that of its encoding. Numbers are
+    /// little-endian.
+    pub fn compute_checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.epoch.0.to_le_bytes());
+        hasher.update(&[self.class.number()]);
+        hasher.update(&self.floor.to_le_bytes());
+        for range in &self.ranges {
+            hasher.update(&range.first.to_le_bytes());
+            for entry in &range.entries {
+                hasher.update(&entry.checksum().to_le_bytes());
+            }
+        }
+        hasher.finalize()
+    }
+}
+
+/// What the control plane holds: everything that the request of this checksum brought, and more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// The epoch of the request.
     pub epoch: StoreEpoch,
     /// The class of the request.
     pub class: Class,
-    /// Everything up to this sequence is on the control plane's disk. 0: nothing.
+    /// The checksum of the request that this answers, so that an answer to another one is not taken for it.
+    pub checksum: u32,
+    /// Everything up to this sequence is on the control plane's disk, or known to be gone. 0: nothing.
     pub high_water: u64,
-}
-
-/// The checksum of a range: CRC-32 (IEEE) over the little-endian checksums of its records.
-pub fn range_checksum(records: &[Record]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    for record in records {
-        hasher.update(&record.checksum().to_le_bytes());
-    }
-    hasher.finalize()
 }

@@ -7,16 +7,16 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use function_package::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sync_protocol::records::{MAX_RANGE_RECORDS, range_checksum};
+use sync_protocol::records::Entry;
 use sync_protocol::{
-    CONTENT_TYPE, FrameError, MAX_BODY_BYTES, PATH_ARTIFACTS, PATH_ENROLL, PATH_RECORDS, PATH_SYNC, Refusal, enroll,
-    fleet, records,
+    CONTENT_TYPE, ENCODING, FrameError, MAX_BODY_BYTES, PATH_ARTIFACTS, PATH_ENROLL, PATH_RECORDS, PATH_SYNC, Refusal,
+    enroll, fleet, records,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::fault::Fault;
 use crate::limits::MAX_ENROLL_BYTES;
 use crate::secret;
 use crate::store::gateways::{self, GatewayKey};
-use crate::store::ingest::{Outcome, Range};
+use crate::store::ingest::{Checked, Outcome};
 use crate::store::{self, deployments, functions};
 
 type Answer<T> = Result<Message<T>, Refused>;
@@ -91,72 +91,107 @@ impl FromRequestParts<Arc<App>> for GatewayKey {
     }
 }
 
-async fn read<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Fault> {
+/// The message in a body that has at most `limit` bytes, both as it comes and as it was before it was compressed.
+async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body, limit: usize) -> Result<T, Fault> {
+    let compressed = compressed(headers)?;
     let bytes = read_body(body, limit).await?;
-    sync_protocol::decode(&bytes).map_err(|error| {
-        let code = match error {
-            FrameError::Version(_) => "protocol_version",
-            _ => "malformed",
+    let message = if compressed {
+        sync_protocol::decompress(&bytes, limit).and_then(|bytes| sync_protocol::decode(&bytes))
+    } else {
+        sync_protocol::decode(&bytes)
+    };
+    message.map_err(|error| {
+        let (status, code) = match error {
+            FrameError::Version(_) => (StatusCode::BAD_REQUEST, "protocol_version"),
+            FrameError::TooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            _ => (StatusCode::BAD_REQUEST, "malformed"),
         };
-        Fault::bad(code, error.to_string())
+        Fault::refused(status, code, error.to_string())
     })
 }
 
-async fn enroll(State(app): State<Arc<App>>, body: Body) -> Answer<enroll::Reply> {
-    let request: enroll::Request = read(body, MAX_ENROLL_BYTES).await?;
+/// Whether a body is compressed (RFC 9110, section 8.4).
+fn compressed(headers: &HeaderMap) -> Result<bool, Fault> {
+    let codings: Vec<&[u8]> = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.as_bytes()).collect();
+    match codings.as_slice() {
+        [] => Ok(false),
+        [coding] if coding.eq_ignore_ascii_case(ENCODING.as_bytes()) => Ok(true),
+        _ => {
+            let codings: Vec<_> = codings.iter().map(|coding| coding.escape_ascii().to_string()).collect();
+            let message = format!(
+                "the body is encoded as {}; what is understood is {ENCODING}, once, or no encoding",
+                codings.join(", ")
+            );
+            Err(Fault::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message))
+        }
+    }
+}
+
+async fn enroll(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<enroll::Reply> {
+    let request: enroll::Request = read(&headers, body, MAX_ENROLL_BYTES).await?;
     let now = now_us();
     let reply = app.db.write(move |db| store::enroll::enroll(db, &request, now)).await?;
     tracing::info!(gateway = reply.gateway, "a gateway enrolled");
     Ok(Message(reply))
 }
 
-async fn records(State(app): State<Arc<App>>, gateway: GatewayKey, body: Body) -> Answer<records::Reply> {
+async fn records(
+    State(app): State<Arc<App>>,
+    gateway: GatewayKey,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<records::Reply> {
     let _room = app.room().await?;
-    let request: records::Request = read(body, MAX_BODY_BYTES).await?;
-    if request.records.len() > MAX_RANGE_RECORDS {
-        let message =
-            format!("the range has {} records; at most {MAX_RANGE_RECORDS} are allowed", request.records.len());
-        return Err(Fault::bad("too_many_records", message).into());
-    }
-    let found = range_checksum(&request.records);
+    let request: records::Request = read(&headers, body, MAX_BODY_BYTES).await?;
+    let found = request.compute_checksum();
     if found != request.checksum {
         let message = format!(
-            "the range of {} records from sequence {} has the checksum {found:08x}, and says {:08x}: it was changed on \
-             its way or where it was stored; read it again and send it again",
-            request.records.len(),
-            request.first,
+            "the request of {} ranges has the checksum {found:08x}, and says {:08x}: it was changed on its way or where \
+             it was stored; read it again and send it again",
+            request.ranges.len(),
             request.checksum
         );
         return Err(Fault::bad("hash_mismatch", message).into());
     }
-    let (epoch, class) = (request.epoch, request.class);
-    let checksums = request.records.iter().map(records::Record::checksum).collect();
-    let range = Range { request, checksums };
+    let (epoch, class, checksum) = (request.epoch, request.class, request.checksum);
+    let entries = request.ranges.iter().flat_map(|range| &range.entries);
+    let checksums = entries.filter_map(|entry| match entry {
+        Entry::Record(record) => Some(record.checksum()),
+        Entry::Gone(_) => None,
+    });
+    let checksums = checksums.collect();
+    let checked = Checked { request, checksums };
     let now = now_us();
-    match app.db.write(move |db| store::ingest::ingest(db, gateway, &range, now)).await? {
-        Outcome::HighWater(high_water) => Ok(Message(records::Reply { epoch, class, high_water })),
+    let alarm = |what: std::fmt::Arguments<'_>| {
+        tracing::error!(?gateway, epoch = format_args!("{:016x}", epoch.0), ?class, "ALARM: {what}; it was refused");
+    };
+    match app.db.write(move |db| store::ingest::ingest(db, gateway, &checked, now)).await? {
+        Outcome::HighWater(high_water) => Ok(Message(records::Reply { epoch, class, checksum, high_water })),
         Outcome::Conflict { first, count } => {
-            tracing::error!(
-                ?gateway,
-                epoch = format_args!("{:016x}", epoch.0),
-                ?class,
-                first,
-                count,
-                "ALARM: records came again with another content and were refused"
-            );
+            alarm(format_args!("{count} records came again with another content, the first with sequence {first}"));
             let message = format!(
-                "{count} records of this range, the first with sequence {first}, are stored here with another content; \
-                 nothing was taken. A store that was restored or copied must begin a new epoch"
+                "{count} records of this request, the first with sequence {first}, are stored here with another \
+                 content; nothing was taken. A store that was restored or copied must begin a new epoch"
             );
             Err(Fault::refused(StatusCode::CONFLICT, "content_mismatch", message).into())
+        }
+        Outcome::GoneConflict(conflict) => {
+            alarm(format_args!("{conflict}"));
+            let message = format!("{conflict}; nothing was taken");
+            Err(Fault::refused(StatusCode::CONFLICT, "gone_conflict", message).into())
         }
     }
 }
 
-async fn sync(State(app): State<Arc<App>>, gateway: GatewayKey, body: Body) -> Answer<fleet::Reply> {
+async fn sync(
+    State(app): State<Arc<App>>,
+    gateway: GatewayKey,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<fleet::Reply> {
     let (has, wait) = {
         let _room = app.room().await?;
-        let request: fleet::Request = read(body, MAX_BODY_BYTES).await?;
+        let request: fleet::Request = read(&headers, body, MAX_BODY_BYTES).await?;
         let wait = Duration::from_secs(request.wait_s.min(fleet::MAX_WAIT_S).into());
         let (has, now) = (request.generation, now_us());
         app.db.write(move |db| gateways::seen(db, gateway, &request, now)).await?;

@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch};
+use axum::routing::get;
 use function_package::{MAX_PACKAGE_BYTES, Package, PublicKey, Signature};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::limits::MAX_JSON_BYTES;
 use crate::secret;
 use crate::store::deployments::Change;
-use crate::store::{deployments, enroll, functions, gateways, records};
+use crate::store::{deployments, enroll, functions, gaps, gateways, records};
 
 type Answer<T> = Result<Json<T>, Refused>;
 type AppState = State<Arc<App>>;
@@ -34,7 +34,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         Router::new()
             .route("/claims", get(list_claims).post(new_claim))
             .route("/gateways", get(list_gateways))
-            .route("/gateways/{id}", patch(relabel))
+            .route("/gateways/{id}", get(show_gateway).patch(relabel))
+            .route("/gateways/{id}/gaps", get(list_gaps))
             .route("/publishers", get(list_publishers).post(new_publisher))
             .route("/functions", get(list_functions).post(push))
             .route("/deployments", get(list_deployments).post(deploy).delete(undeploy))
@@ -128,12 +129,22 @@ async fn list_gateways(State(app): AppState, _: Operator) -> Answer<api::Gateway
     Ok(Json(app.db.read(Reader::Operators, move |db| gateways::gateways(db, now)).await?))
 }
 
+async fn show_gateway(State(app): AppState, _: Operator, Path(id): Path<String>) -> Answer<api::GatewayDetail> {
+    let now = now_us();
+    Ok(Json(app.db.read(Reader::Operators, move |db| gateways::detail(db, &id, now)).await?))
+}
+
 async fn relabel(State(app): AppState, _: Operator, Path(id): Path<String>, body: Body) -> Answer<api::Gateway> {
     let change: api::LabelChange = read_json(body).await?;
     let now = now_us();
     let gateway = app.db.write_news(move |db| gateways::relabel(db, &id, &change, now)).await?;
     tracing::info!(gateway = gateway.id, labels = ?gateway.labels, "a gateway has other labels");
     Ok(Json(gateway))
+}
+
+async fn list_gaps(State(app): AppState, _: Operator, Path(id): Path<String>, uri: Uri) -> Answer<api::Gaps> {
+    let query: api::GapQuery = read_query(&uri)?;
+    Ok(Json(app.db.read(Reader::Operators, move |db| gaps::page(db, &id, &query)).await?))
 }
 
 async fn new_publisher(State(app): AppState, _: Operator, body: Body) -> Answer<api::Publisher> {

@@ -5,11 +5,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::api;
 use sync_core::health::{Health, health};
 use sync_core::labels::{self, Labels};
-use sync_protocol::fleet::{Report, Request};
+use sync_protocol::fleet::{MAX_STREAM_REPORTS, Report, Request};
 
-use super::{deployments, from_json, signed, to_json, unsigned};
+use super::{deployments, from_json, signed, sums, to_json, unsigned};
 use crate::fault::Fault;
-use crate::limits::{MAX_NAME_BYTES, MAX_RANGES_SHOWN};
+use crate::limits::MAX_NAME_BYTES;
 use crate::secret::{self, Hash};
 
 /// A gateway's row; only [`by_credential`] makes one, so who holds it has proved who he is.
@@ -32,6 +32,15 @@ pub(crate) fn by_credential(connection: &Connection, hash: &Hash) -> Result<Opti
 /// Refuses an id that does not exist.
 pub(crate) fn unknown(id: &str) -> Fault {
     Fault::not_found("unknown_gateway", format!("there is no gateway {id:?}; `edgectl gateways` lists all"))
+}
+
+/// The row of a gateway that an operator names.
+pub(super) fn key_of(connection: &Connection, id: &str) -> Result<i64, Fault> {
+    let key = connection
+        .prepare_cached("SELECT key FROM gateways WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    key.ok_or_else(|| unknown(id))
 }
 
 /// The labels of a gateway.
@@ -59,6 +68,10 @@ pub(crate) fn seen(connection: &Connection, gateway: GatewayKey, request: &Reque
             let message = format!("the agent's version in the report has more than {MAX_NAME_BYTES} bytes");
             return Err(Fault::bad("bad_report", message));
         }
+        if report.streams.len() > MAX_STREAM_REPORTS {
+            let message = format!("the report names {} streams; at most {MAX_STREAM_REPORTS}", report.streams.len());
+            return Err(Fault::bad("bad_report", message));
+        }
         connection
             .prepare_cached("UPDATE gateways SET agent_version = ?2, reported = ?3 WHERE key = ?1")?
             .execute(params![gateway.0, report.agent_version, to_json(&reported(report))])?;
@@ -75,10 +88,16 @@ fn reported(report: &Report) -> api::Reported {
         status: function.status.into(),
         detail: function.detail.clone(),
     });
+    let streams = report.streams.iter().map(|stream| api::StreamState {
+        name: stream.name.clone(),
+        waiting: stream.waiting,
+        bytes: stream.bytes,
+    });
     api::Reported {
         generation: report.generation,
         uptime_s: report.uptime_s,
         waiting: report.waiting,
+        streams: streams.collect(),
         handled: report.handled,
         dead_letters: report.dead_letters,
         functions: functions.collect(),
@@ -90,11 +109,23 @@ pub(crate) fn gateways(connection: &Connection, now_us: u64) -> Result<api::Gate
     list(connection, None, now_us)
 }
 
+fn one(connection: &Connection, id: &str, now_us: u64) -> Result<api::Gateway, Fault> {
+    list(connection, Some(id), now_us)?.gateways.pop().ok_or_else(|| unknown(id))
+}
+
+/// One gateway in full.
+pub(crate) fn detail(connection: &Connection, id: &str, now_us: u64) -> Result<api::GatewayDetail, Fault> {
+    let key = GatewayKey(key_of(connection, id)?);
+    let gateway = one(connection, id, now_us)?;
+    let streams = sums::streams(connection, key, gateway.records.missing, gateway.reported.as_ref())?;
+    Ok(api::GatewayDetail { gateway, streams })
+}
+
 fn list(connection: &Connection, only: Option<&str>, now_us: u64) -> Result<api::Gateways, Fault> {
     let deployments = deployments::newest(connection)?;
     let mut statement = connection.prepare_cached(
         "SELECT key, id, name, agent_version, enrolled_us, last_seen_us, generation, reported, stored, duplicates, \
-         missing, conflicts FROM gateways WHERE ?1 IS NULL OR id = ?1 ORDER BY key",
+         missing, dropped, conflicts FROM gateways WHERE ?1 IS NULL OR id = ?1 ORDER BY key",
     )?;
     let mut rows = statement.query([only])?;
     let mut gateways = Vec::new();
@@ -117,30 +148,15 @@ fn list(connection: &Connection, only: Option<&str>, now_us: u64) -> Result<api:
                 stored: unsigned(row.get(8)?)?,
                 duplicates: unsigned(row.get(9)?)?,
                 missing: unsigned(row.get(10)?)?,
-                conflicts: unsigned(row.get(11)?)?,
+                dropped: unsigned(row.get(11)?)?,
+                conflicts: unsigned(row.get(12)?)?,
             },
-            missing_ranges: missing_ranges(connection, key)?,
+            gone: sums::gone(connection, key)?,
             id,
             labels,
         });
     }
     Ok(api::Gateways { gateways })
-}
-
-fn missing_ranges(connection: &Connection, gateway: GatewayKey) -> Result<Vec<api::MissingRange>, Fault> {
-    let mut statement =
-        connection.prepare_cached("SELECT epoch, class, first, last FROM missing WHERE gateway = ?1 LIMIT ?2")?;
-    let mut rows = statement.query(params![gateway.0, signed(MAX_RANGES_SHOWN as u64)])?;
-    let mut ranges = Vec::new();
-    while let Some(row) = rows.next()? {
-        ranges.push(api::MissingRange {
-            epoch: epoch_text(row.get(0)?),
-            class: class(row.get(1)?)?,
-            first: unsigned(row.get(2)?)?,
-            last: unsigned(row.get(3)?)?,
-        });
-    }
-    Ok(ranges)
 }
 
 /// An epoch as text.
@@ -167,11 +183,7 @@ pub(crate) fn relabel(
     change: &api::LabelChange,
     now_us: u64,
 ) -> Result<api::Gateway, Fault> {
-    let key: Option<i64> = connection
-        .prepare_cached("SELECT key FROM gateways WHERE id = ?1")?
-        .query_row([id], |row| row.get(0))
-        .optional()?;
-    let key = key.ok_or_else(|| unknown(id))?;
+    let key = key_of(connection, id)?;
     for (label, value) in &change.labels {
         match value {
             Some(value) => {
@@ -192,21 +204,21 @@ pub(crate) fn relabel(
     connection
         .prepare_cached("UPDATE gateways SET generation = max(generation + 1, ?2) WHERE key = ?1")?
         .execute(params![key, signed(now_us)])?;
-    list(connection, Some(id), now_us)?.gateways.pop().ok_or_else(|| unknown(id))
+    one(connection, id, now_us)
 }
 
 /// The fleet in numbers.
 pub(crate) fn stats(connection: &Connection, now_us: u64) -> Result<api::Stats, Fault> {
     let mut stats = api::Stats { gateways: 0, online: 0, functions: 0, records: api::RecordCounts::default() };
-    let mut statement =
-        connection.prepare_cached("SELECT last_seen_us, stored, duplicates, missing, conflicts FROM gateways")?;
+    let mut statement = connection
+        .prepare_cached("SELECT last_seen_us, stored, duplicates, missing, dropped, conflicts FROM gateways")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let last_seen_us = row.get::<_, Option<i64>>(0)?.map(unsigned).transpose()?;
         stats.gateways += 1;
         stats.online += u64::from(health(last_seen_us, now_us) == Health::Online);
         let sum = &mut stats.records;
-        let totals = [&mut sum.stored, &mut sum.duplicates, &mut sum.missing, &mut sum.conflicts];
+        let totals = [&mut sum.stored, &mut sum.duplicates, &mut sum.missing, &mut sum.dropped, &mut sum.conflicts];
         for (column, total) in (1..).zip(totals) {
             *total = total.saturating_add(unsigned(row.get(column)?)?);
         }

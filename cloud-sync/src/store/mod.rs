@@ -3,9 +3,13 @@
 pub(crate) mod deployments;
 pub(crate) mod enroll;
 pub(crate) mod functions;
+pub(crate) mod gaps;
 pub(crate) mod gateways;
 pub(crate) mod ingest;
 pub(crate) mod records;
+mod sums;
+
+use sync_protocol::records::{Gone, Tally};
 
 use crate::fault::Fault;
 
@@ -33,4 +37,11 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 /// A digest in a column.
 fn digest(bytes: [u8; 32]) -> function_package::Digest {
     function_package::Digest::from_bytes(bytes)
+}
+
+/// A tally from its column.
+fn read_tally(bytes: &[u8]) -> Result<Vec<Tally>, Fault> {
+    let gone: Gone =
+        sync_protocol::decode(bytes).map_err(|error| Fault::Damaged(format!("a tally of what is gone: {error}")))?;
+    Ok(gone.tally)
 }

@@ -44,7 +44,7 @@ pub(crate) fn page(connection: &Connection, query: &RecordQuery) -> Result<Page,
     let sql: Vec<&str> = conditions.iter().map(|(sql, _)| *sql).collect();
     let sql = format!(
         "SELECT r.key, r.gateway, r.epoch, r.class, r.sequence, r.checksum, s.name, r.function, r.device, r.topic, \
-         r.boot_epoch, r.event_sequence, r.wall_us, r.monotonic_us, r.boot, r.received_us, r.body \
+         r.boot_epoch, r.event_sequence, r.wall_us, r.monotonic_us, r.boot, r.synchronised, r.received_us, r.body \
          FROM records r CROSS JOIN streams s ON s.key = r.stream WHERE {} ORDER BY r.key",
         sql.join(" AND ")
     );
@@ -99,9 +99,10 @@ fn record(row: &Row<'_>, gateway: &str) -> Result<(api::Record, usize), Fault> {
         wall_us: row.get::<_, i64>(12)?.cast_unsigned(),
         monotonic_us: row.get::<_, i64>(13)?.cast_unsigned(),
         boot: row.get::<_, i64>(14)?.cast_unsigned(),
+        synchronised: row.get(15)?,
     };
     let origin = Origin { device: row.get(8)?, topic: row.get(9)?, identity };
-    let stored = Record { stream: row.get(6)?, function: row.get(7)?, origin, stamp, body: row.get(16)? };
+    let stored = Record { stream: row.get(6)?, function: row.get(7)?, origin, stamp, body: row.get(17)? };
     let intact = stored.checksum() == row.get::<_, u32>(5)?;
     let Record { stream, function, origin, stamp, body } = stored;
     let sequence = unsigned(row.get(4)?)?;
@@ -124,9 +125,10 @@ fn record(row: &Row<'_>, gateway: &str) -> Result<(api::Record, usize), Fault> {
             sequence: sequence.to_string(),
         }),
         wall_us: stamp.wall_us,
+        clock_synchronised: stamp.synchronised,
         monotonic_us: stamp.monotonic_us,
         boot: stamp.boot.to_string(),
-        received_us: unsigned(row.get(15)?)?,
+        received_us: unsigned(row.get(16)?)?,
         intact,
         body: Body::from_bytes(&body),
     };

@@ -3,7 +3,7 @@
 use sync_core::api::{Claim, ClaimState, Claims, NewClaim};
 use sync_protocol::fleet;
 
-use crate::world::{Gateway, World, enroll_request, refused, wait_for};
+use crate::world::{Gateway, World, client, enroll_request, message, refused, wait_for};
 
 #[tokio::test]
 async fn a_claim_makes_one_gateway_and_answers_the_same_nonce_again() {
@@ -76,5 +76,11 @@ async fn a_name_that_is_too_long_does_not_use_the_claim_up() {
     assert_eq!(world.api.enroll(&request).await, refused(400, "bad_name"));
     request.name = "x".repeat(9_000);
     assert_eq!(world.api.enroll(&request).await, refused(413, "too_large"));
+    // Compressed it would be small enough: before anybody proved who he is, few bytes cannot become many.
+    let bytes = sync_protocol::compress(&sync_protocol::encode(&request));
+    assert!(bytes.len() < 300);
+    let sent = client().post(format!("{}{}", world.api.base, sync_protocol::PATH_ENROLL)).body(bytes);
+    let sent = sent.header("content-encoding", sync_protocol::ENCODING);
+    assert_eq!(message::<()>(sent).await, refused(413, "too_large"));
     assert!(world.api.enroll(&enroll_request(&claim, 1)).await.is_ok());
 }

@@ -6,7 +6,7 @@ use function_package::{Digest, SigningKey};
 use reqwest::Method;
 use sync_core::api;
 use sync_core::health::Health;
-use sync_protocol::fleet::{self, FunctionReport, FunctionStatus, Report};
+use sync_protocol::fleet::{self, FunctionReport, FunctionStatus, MAX_STREAM_REPORTS, Report, StreamReport};
 
 use crate::world::{EPOCH, Gateway, World, json, package, push, refused, wait_for};
 
@@ -169,6 +169,7 @@ async fn what_runs_is_shown_as_it_was_reported() {
         uptime_s: 17,
         epoch: EPOCH,
         waiting: 12,
+        streams: vec![StreamReport { name: "even".to_owned(), waiting: 9, bytes: 1_234 }],
         handled: 30,
         dead_letters: 2,
         functions: vec![
@@ -178,13 +179,18 @@ async fn what_runs_is_shown_as_it_was_reported() {
     };
     let request = fleet::Request { generation: 1, wait_s: 0, report: Some(report) };
     gateway.sync(&request).await.unwrap();
-    gateway.sync(&fleet::Request { report: None, ..request }).await.unwrap();
+    gateway.sync(&fleet::Request { report: None, ..request.clone() }).await.unwrap();
+    let mut many = request;
+    let report = many.report.as_mut().unwrap();
+    report.streams = vec![report.streams[0].clone(); MAX_STREAM_REPORTS + 1];
+    assert_eq!(gateway.sync(&many).await, refused(400, "bad_report"));
 
     let state = world.restart().await.api.gateway_state(&gateway.id).await;
     assert_eq!((state.health, state.agent_version.as_str()), (Health::Online, "0.2.0"));
     let reported = state.reported.unwrap();
     assert_eq!((reported.generation, reported.uptime_s), (1, 17));
     assert_eq!((reported.waiting, reported.handled, reported.dead_letters), (12, 30, 2));
+    assert_eq!(reported.streams, [api::StreamState { name: "even".to_owned(), waiting: 9, bytes: 1_234 }]);
     let [alert, mean] = reported.functions.as_slice() else { panic!() };
     assert_eq!((alert.status, alert.detail.as_str()), (api::Status::RolledBack, "alert 1.1.0 trapped"));
     assert_eq!(alert.digest, Some(Digest::from_bytes([7; 32]).to_string()));

@@ -1,7 +1,9 @@
 //! The control plane over real sockets, as gateways and operators see it.
 
+mod encoding;
 mod enroll;
 mod fleet;
+mod gaps;
 mod operator;
 mod process;
 mod records;

@@ -3,16 +3,16 @@
 use function_package::SigningKey;
 use reqwest::Method;
 use sync_core::api::{self, Body, RecordQuery};
-use sync_protocol::records::range_checksum;
 
-use crate::world::{Api, World, client, json, package, push, range, record, refused};
+use crate::world::{Api, World, changed, client, json, package, push, range, record, refused};
 
 #[tokio::test]
 async fn nothing_is_shown_without_the_token() {
     let world = World::new().await;
     for token in ["", "x", &world.api.token[..20]] {
         let other = Api { token: token.to_owned(), ..world_api(&world) };
-        for path in ["claims", "gateways", "publishers", "functions", "deployments", "records", "streams", "stats"] {
+        let lists = ["claims", "gateways", "publishers", "functions", "deployments", "records", "streams", "stats"];
+        for path in lists.into_iter().chain(["gateways/x", "gateways/x/gaps"]) {
             let answer = other.get::<serde_json::Value>(&format!("/{path}")).await;
             assert_eq!(answer, refused(401, "unknown_token"), "{path}");
         }
@@ -101,10 +101,13 @@ async fn pages_lead_through_all_records_that_match_once() {
 async fn a_record_is_shown_as_it_was_sent() {
     let world = World::new().await;
     let gateway = world.api.gateway(&[]).await;
-    let mut sent = range(1, 2, 1);
-    sent.records[1].body = vec![0, 255];
-    sent.records[1].origin.identity = None;
-    sent.checksum = range_checksum(&sent.records);
+    let sent = changed(range(1, 2, 1), |sequence, record| {
+        if sequence == 2 {
+            record.body = vec![0, 255];
+            record.origin.identity = None;
+            record.stamp.synchronised = false;
+        }
+    });
     gateway.send(&sent).await.unwrap();
 
     let page = world.api.page(&RecordQuery::default()).await.unwrap();
@@ -118,6 +121,7 @@ async fn a_record_is_shown_as_it_was_sent() {
     assert_eq!(second.identity, None);
     assert_eq!((first.device.as_str(), first.topic.as_str()), ("dev-1", "sensors/temperature"));
     assert_eq!((first.wall_us, first.monotonic_us, first.boot.as_str()), (1_000, 7, "18446744073709551614"));
+    assert_eq!((first.clock_synchronised, second.clock_synchronised), (true, false));
     assert!(first.intact && second.intact && first.received_us > 1_700_000_000_000_000);
 }
 
@@ -139,9 +143,7 @@ async fn a_large_page_is_cut_by_its_bytes() {
     let world = World::new().await;
     let gateway = world.api.gateway(&[]).await;
     for first in [1, 3, 5] {
-        let mut sent = range(first, 2, 1);
-        sent.records.iter_mut().for_each(|record| record.body = vec![b'x'; 1 << 20]);
-        sent.checksum = range_checksum(&sent.records);
+        let sent = changed(range(first, 2, 1), |_, record| record.body = vec![b'x'; 1 << 20]);
         gateway.send(&sent).await.unwrap();
     }
     let page = world.api.page(&RecordQuery::default()).await.unwrap();
@@ -235,4 +237,6 @@ async fn claims_and_paths_are_checked() {
     let path = "/gateways/none";
     let answer = json::<api::Gateway>(world.api.request(Method::PATCH, path).json(&serde_json::json!({"labels": {}})));
     assert_eq!(answer.await, refused(404, "unknown_gateway"));
+    assert_eq!(world.api.get::<api::GatewayDetail>(path).await, refused(404, "unknown_gateway"));
+    assert_eq!(world.api.get::<api::Gaps>("/gateways/none/gaps").await, refused(404, "unknown_gateway"));
 }

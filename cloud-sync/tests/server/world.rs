@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use cloud_sync::{Config, OPERATOR_TOKEN_FILE, Server, serve};
 use function_package::{Package, Signature, SigningKey};
+use reqwest::header::CONTENT_ENCODING;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sync_core::api;
-use sync_protocol::records::{Class, Origin, Record, Stamp, StoreEpoch};
+use sync_protocol::records::{Class, Entry, Gone, Origin, Range, Reason, Record, Stamp, StoreEpoch, Tally};
 use sync_protocol::{Refusal, enroll, fleet, records};
 use tempfile::TempDir;
 
@@ -97,6 +98,17 @@ impl Api {
         list.gateways.into_iter().find(|gateway| gateway.id == id).unwrap()
     }
 
+    /// What became of the gateway's streams.
+    pub(crate) async fn streams_of(&self, id: &str) -> Vec<api::StreamCounts> {
+        let detail: api::GatewayDetail = self.get(&format!("/gateways/{id}")).await.unwrap();
+        assert_eq!(detail.gateway, self.gateway_state(id).await, "it is what the list says, and more");
+        detail.streams
+    }
+
+    pub(crate) async fn gaps_of(&self, id: &str, query: &api::GapQuery) -> Result<api::Gaps, Refused> {
+        json(self.request(Method::GET, &format!("/gateways/{id}/gaps")).query(query)).await
+    }
+
     pub(crate) async fn push(&self, package: &Package, signature: &Signature) -> Result<api::Function, Refused> {
         let query = api::PushQuery { signature: signature.to_string() };
         json(self.request(Method::POST, "/functions").query(&query).body(package.bytes().to_vec())).await
@@ -147,10 +159,23 @@ impl Gateway {
         self.client.post(format!("{}{path}", self.base)).bearer_auth(&self.credential).body(body)
     }
 
+    /// Answers with the mark.
     pub(crate) async fn send(&self, request: &records::Request) -> Result<u64, Refused> {
-        let sent = self.post(sync_protocol::PATH_RECORDS, sync_protocol::encode(request));
+        self.send_as(request, sync_protocol::encode(request), &[]).await
+    }
+
+    /// Sends these bytes, which are the request as `encodings` say.
+    pub(crate) async fn send_as(
+        &self,
+        request: &records::Request,
+        body: Vec<u8>,
+        encodings: &[&str],
+    ) -> Result<u64, Refused> {
+        let sent = self.post(sync_protocol::PATH_RECORDS, body);
+        let sent = encodings.iter().fold(sent, |sent, encoding| sent.header(CONTENT_ENCODING, *encoding));
         let reply: records::Reply = message(sent).await?;
-        assert_eq!((reply.epoch, reply.class), (request.epoch, request.class));
+        let asked = (request.epoch, request.class, request.checksum);
+        assert_eq!((reply.epoch, reply.class, reply.checksum), asked, "it answers this request");
         Ok(reply.high_water)
     }
 
@@ -214,16 +239,66 @@ pub(crate) fn record(sequence: u64, variant: &str) -> Record {
             topic: "sensors/temperature".to_owned(),
             identity: Some((u64::MAX, sequence)),
         },
-        stamp: Stamp { wall_us: 1_000 * sequence, monotonic_us: 7, boot: u64::MAX - 1 },
+        stamp: Stamp { wall_us: 1_000 * sequence, monotonic_us: 7, boot: u64::MAX - 1, synchronised: true },
         body: format!(r#"{{"n":{sequence},"v":"{variant}"}}"#).into_bytes(),
     }
 }
 
-/// A range of the records from `first` on.
+/// What a gateway has from a sequence on.
+#[derive(Clone, Copy)]
+pub(crate) enum Piece {
+    /// So many records, as [`record`] makes them.
+    Records(u64),
+    /// Records that are gone, as streams, reasons and counts say.
+    Gone(&'static [(&'static str, Reason, u64)]),
+}
+
+/// Consecutive sequences from `first` on.
+pub(crate) fn pieces(first: u64, pieces: &[Piece]) -> Range {
+    let (mut next, mut entries) = (first, Vec::new());
+    for piece in pieces {
+        let before = entries.len();
+        match piece {
+            Piece::Records(count) => entries.extend((next..next + count).map(|n| Entry::Record(record(n, "a")))),
+            Piece::Gone(told) => {
+                let tally = told.iter().map(|(stream, reason, count)| Tally {
+                    stream: (*stream).to_owned(),
+                    reason: *reason,
+                    count: *count,
+                });
+                entries.push(Entry::Gone(Gone { tally: tally.collect() }));
+            }
+        }
+        next += entries[before..].iter().map(|entry| entry.count().unwrap()).sum::<u64>();
+    }
+    Range { first, entries }
+}
+
+/// A request of these ranges.
+pub(crate) fn request(floor: u64, ranges: Vec<Range>) -> records::Request {
+    records::Request::new(EPOCH, Class::Normal, floor, ranges)
+}
+
+/// A request of the records from `first` on.
 pub(crate) fn range(first: u64, count: u64, floor: u64) -> records::Request {
-    let records: Vec<Record> = (first..first + count).map(|sequence| record(sequence, "a")).collect();
-    let checksum = records::range_checksum(&records);
-    records::Request { epoch: EPOCH, class: Class::Normal, first, floor, checksum, records }
+    request(floor, vec![pieces(first, &[Piece::Records(count)])])
+}
+
+/// A request of what is gone from `first` on.
+pub(crate) fn gone(first: u64, told: &'static [(&'static str, Reason, u64)]) -> records::Request {
+    request(1, vec![pieces(first, &[Piece::Gone(told)])])
+}
+
+/// The same request with some of its records changed.
+pub(crate) fn changed(request: records::Request, mut change: impl FnMut(u64, &mut Record)) -> records::Request {
+    let records::Request { epoch, class, floor, mut ranges, .. } = request;
+    for range in &mut ranges {
+        for (sequence, entry) in (range.first..).zip(&mut range.entries) {
+            let Entry::Record(record) = entry else { panic!("only records can be changed") };
+            change(sequence, record);
+        }
+    }
+    records::Request::new(epoch, class, floor, ranges)
 }
 
 /// A function that is good enough for a control plane, which does not compile it.

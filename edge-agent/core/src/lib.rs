@@ -15,6 +15,8 @@ pub mod deploy;
 pub mod effect;
 pub mod event;
 pub mod lanes;
+pub mod pace;
+pub mod retention;
 pub mod router;
 pub mod topic;
 pub mod uplink;

@@ -31,7 +31,10 @@ pub fn work(pipeline: &Pipeline, mut reader: Reader, trials: &UnboundedSender<Tr
         let mut memory = turn.memory;
         seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         match handle(&turn.job, &mut memory, &mut reader, trials, seed) {
-            Ok(result) => {
+            Ok(mut result) => {
+                if let Ended::Done(effects) = &mut result {
+                    pipeline.retention.prioritise(effects);
+                }
                 let seen =
                     turn.job.event.event.identity.as_ref().filter(|_| result.marks()).and_then(|identity| {
                         Some((identity.source.clone(), memory.seen(&identity.source)?.to_bytes()))

@@ -7,12 +7,14 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use agent_core::lanes::LaneId;
+use agent_core::retention::Refused;
 use agent_core::{Backoff, Effects};
 use agent_store::{Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write};
 use sync_protocol::records::Stamp;
 use tokio::sync::{Notify, oneshot};
 
 use super::{InFlight, Job, Pipeline};
+use crate::keeper::keeping::named;
 use crate::limits;
 use crate::plan::Slot;
 
@@ -174,6 +176,8 @@ pub struct Wakers {
     pub records: Notify,
     /// There are new publishes.
     pub publishes: Notify,
+    /// Records take more room than they may.
+    pub quotas: Notify,
 }
 
 /// The name under which the dead letters hold what never reached a function.
@@ -194,12 +198,14 @@ pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path,
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10), store.epoch().0);
     let mut group = Group::default();
     let mut leftover = 0;
+    guard(pipeline, wakers, &mut store);
     loop {
         let stop = group.gather(&receiver.0, leftover == 0);
         match group.commit(pipeline, &mut store) {
             Ok(committed) => {
                 backoff.succeeded();
                 leftover = committed.leftover;
+                guard(pipeline, wakers, &mut store);
                 group.settle(pipeline, wakers, &committed);
             }
             Err(error) => {
@@ -225,11 +231,31 @@ pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path,
                     Ok(next) => store = next,
                     Err(end) => return end,
                 }
+                guard(pipeline, wakers, &mut store);
             }
         }
         if stop {
             return End::Stopped;
         }
+    }
+}
+
+// Sees to it that what waits stays within its room.
+fn guard(pipeline: &Pipeline, wakers: &Wakers, store: &mut Store) {
+    let usage = named(store.usage());
+    if pipeline.retention.is_over(usage.clone()) {
+        wakers.quotas.notify_one();
+    }
+    let refused = pipeline.retention.refused(usage);
+    if refused != *store.refused() {
+        match &refused {
+            Refused::None => tracing::info!("there is room again for the records of every stream"),
+            Refused::Streams(streams) => {
+                tracing::warn!(?streams, "the records of these streams are refused: they are full")
+            }
+            Refused::All => tracing::warn!("all records are refused: the outbox is full"),
+        }
+        store.refuse(refused);
     }
 }
 

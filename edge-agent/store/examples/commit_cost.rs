@@ -18,7 +18,7 @@ use agent_core::effect::{Effect, Priority};
 use agent_core::event::{Event, EventKind, Identity};
 use agent_store::{Outcome, OutcomeResult, Store, Write};
 use rusqlite::{Connection, TransactionBehavior};
-use sync_protocol::records::{Class, MAX_RANGE_BYTES, MAX_RANGE_RECORDS, Stamp};
+use sync_protocol::records::{Class, MAX_ENTRIES, MAX_RANGE_BYTES, Stamp};
 
 type Outcomes = Result<f64, Box<dyn Error>>;
 
@@ -88,19 +88,18 @@ fn backlog(dir: &Path) -> Result<(), Box<dyn Error>> {
     let opened = start.elapsed();
     let mut reader = store.reader()?;
     let start = Instant::now();
-    let waiting = reader.outbox()?.waiting();
-    println!("{waiting} records wait: open {opened:.1?}, outbox {:.1?}", start.elapsed());
+    let waiting = reader.outbox()?.class(Class::Normal);
+    let count = waiting.next - waiting.first;
+    println!("{count} records wait: open {opened:.1?}, outbox {:.1?}", start.elapsed());
 
     let (mut after, mut slowest) = (0, std::time::Duration::ZERO);
     let start = Instant::now();
     loop {
-        let range = reader.range(Class::Normal, after, MAX_RANGE_RECORDS, MAX_RANGE_BYTES)?;
-        if range.records.is_empty() {
-            break;
-        }
-        after = range.first + range.records.len() as u64 - 1;
+        let range = reader.range(Class::Normal, after, MAX_ENTRIES, MAX_RANGE_BYTES)?;
+        let Some(last) = range.last() else { break };
+        after = last;
         let begun = Instant::now();
-        store.commit(&[Write::Delivered { class: Class::Normal, up_to: after }])?;
+        store.commit(&[Write::Delivered { class: Class::Normal, ranges: vec![(range.first, last)] }])?;
         slowest = slowest.max(begun.elapsed());
     }
     let rate = after as f64 / start.elapsed().as_secs_f64();
@@ -134,7 +133,7 @@ fn groups(store: &mut Store, group: u64, commits: u64) -> Result<Vec<Vec<Write>>
                 identity: Some(identity),
                 time_us: next,
             },
-            stamp: Stamp { wall_us: next, monotonic_us: next, boot: 1 },
+            stamp: Stamp { wall_us: next, monotonic_us: next, boot: 1, synchronised: true },
             result: OutcomeResult::Effects(vec![
                 Effect::StatePut { key: b"mean".to_vec(), value: next.to_le_bytes().repeat(8) },
                 Effect::Emit { stream: "means".into(), body, priority: Priority::Normal },

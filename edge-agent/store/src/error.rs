@@ -86,6 +86,18 @@ pub enum Damage {
         /// The last.
         last: u64,
     },
+    /// What is kept of records that do not exist any more, or that the control plane has.
+    #[error("what became of the records {first} to {last} of class {class:?} is damaged: {what}")]
+    Run {
+        /// Their class.
+        class: Class,
+        /// The first sequence.
+        first: u64,
+        /// The last.
+        last: u64,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A message to be published.
     #[error("publish {id} is damaged: {what}")]
     Publish {
@@ -169,10 +181,6 @@ pub(crate) enum Cause {
     #[error("{queue} up to {up_to} were reported as done, but the last one is {last}")]
     Ahead { queue: Queue, up_to: u64, last: u64 },
     #[error(
-        "{queue} from {first} on were reported as lost, but they are done up to {done}, so that is not the next one"
-    )]
-    NotNext { queue: Queue, first: u64, done: u64 },
-    #[error(
         "the record of function {function:?} for stream {stream:?} takes {bytes} bytes, and more than \
          {max} cannot be delivered",
         max = crate::MAX_RECORD_BYTES
@@ -203,12 +211,9 @@ impl Cause {
             Self::Damage(_) => ErrorKind::Corrupt,
             Self::Locked => ErrorKind::Busy,
             Self::Newer { .. } => ErrorKind::Newer,
-            Self::Foreign(_)
-            | Self::NoWal(_)
-            | Self::Ahead { .. }
-            | Self::NotNext { .. }
-            | Self::TooLarge { .. }
-            | Self::Random(_) => ErrorKind::Other,
+            Self::Foreign(_) | Self::NoWal(_) | Self::Ahead { .. } | Self::TooLarge { .. } | Self::Random(_) => {
+                ErrorKind::Other
+            }
         }
     }
 }

@@ -14,11 +14,17 @@
 //! | `functions` | the small number that stands for a function's name, never given twice | number |
 //! | `state` | a value that a function stored | function, partition, key |
 //! | `seen` | which events of a source were handled | function, partition, source |
-//! | `outbox_normal`, `outbox_high` | a record for the control plane, a table for each class | sequence |
+//! | `outbox_normal`, `outbox_high` | a record for the control plane, or a run of sequences of which nothing is left to send; a table for each class | sequence, of a run the first |
+//! | `streams` | how much of each stream these hold | number |
+//! | `boots` | how long the system was up before and in each of its starts | number of the boot |
 //! | `publishes` | an MQTT message to be published | id |
 //! | `dead_letters` | an event that could not be handled | id |
 //! | `deployments` | what runs of a function | function's name |
 //! | `missing` | a range of a queue that is lost for good | number |
+//!
+//! Each class of records keeps its gapless sequence until the control plane knows of every one of them. A record that is
+//! given up, or cannot be read, leaves its sequence behind in a run that says how many there were of which stream and why; a
+//! record that was delivered before others that still wait leaves its sequence in a run that is settled.
 //!
 //! `condemned` is there while a damaged store is being replaced, `quarantine-N` holds the files of one that was.
 //!
@@ -42,13 +48,13 @@
 //!
 //! - **All or nothing.** A [`Store::commit`] is one transaction.
 //! - **The three queues have no gaps.** `outbox_normal`, `outbox_high` and `publishes` count from 1, each number is
-//!   given once in the life of an epoch, and rows leave only from the low end, when their mark in `meta` has passed
-//!   them. The next number follows from the highest row and the mark, whichever is higher, so it outlives an empty
-//!   table. A number that is missing above the mark is damage.
+//!   given once in the life of an epoch, and is covered by a row until the mark of its queue in `meta` has passed it.
+//!   The next number follows from the highest row and the mark, whichever is higher, so it outlives an empty
+//!   table. A number that no row covers above the mark is damage.
 //! - **The mark counts, not the rows.** What lies at or below a mark is never handed out again, even if its row is
 //!   still there: rows are deleted a bounded number for each commit.
 //! - **A flipped bit is seen.** SQLite does not notice one inside a value. Every value has a CRC-32 (IEEE) beside it, for
-//!   everything but the queues, the dead letters and `missing` over the key as well, that is verified whenever the row
+//!   everything but single items of the queues, the dead letters and `missing` over the key as well, that is verified whenever the row
 //!   is read. A row that fails is an error which names it; it is never skipped unless [`Write::Lost`] says so, which
 //!   leaves a row in `missing`. Names in `functions` are compared with their index
 //!   on opening.
@@ -57,7 +63,9 @@
 //! - **No number of rows is ever counted by a scan**, and opening reads the ends of the queues only: a backlog of
 //!   millions costs nothing until it is drained.
 
+mod boots;
 mod error;
+mod group;
 mod queue;
 mod reader;
 mod recover;
@@ -65,16 +73,20 @@ mod rows;
 mod scan;
 mod schema;
 mod store;
+mod streams;
 mod survey;
+mod tiles;
 mod witness;
 mod write;
 
 pub use agent_core::FunctionId;
+pub use boots::{Boot, MAX_BOOTS};
 pub use error::{Damage, ErrorKind, StoreError};
 pub use queue::Queue;
-pub use reader::{MAX_READ_BYTES, Outbox, Range, Reader, Waiting};
+pub use reader::{Head, Heads, MAX_READ_BYTES, Outbox, Reader, Untold, Waiting};
 pub use recover::{Recovery, salvage_copy};
 pub use store::{Committed, Store, TRIM_BYTES, TRIM_ROWS};
+pub use streams::{MAX_STREAMS, StreamUsage};
 pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
 pub use write::{
     Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Publish,

@@ -19,7 +19,10 @@ use rusqlite::Connection;
 use sync_protocol::records::StoreEpoch;
 
 use crate::error::{Cause, StoreError};
+use crate::queue::Queue;
+use crate::streams::Streams;
 use crate::survey::{Piece, Survey, survey};
+use crate::tiles::{self, Run, Tiles};
 use crate::witness::{Note, Witness};
 use crate::{rows, schema};
 
@@ -108,33 +111,62 @@ fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The quarantine's name and the cause, if the store in `dir` is given up.
-pub(crate) fn condemned(dir: &Path) -> Result<Option<(String, String)>, Cause> {
-    match fs::read(dir.join(MARK)) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            let (name, cause) = text.split_once('\n').unwrap_or((&text, ""));
-            match name.strip_prefix("quarantine-").map(str::parse::<u32>) {
-                Some(Ok(_)) => Ok(Some((name.to_owned(), cause.to_owned()))),
-                _ => {
-                    Err(file("the file \"condemned\" beside it names no quarantine")(io::ErrorKind::InvalidData.into()))
-                }
-            }
+/// A store that is given up.
+pub(crate) struct Condemned {
+    /// The name of the folder where its files go.
+    pub(crate) quarantine: String,
+    /// What others confirmed, and could not be written: queue, first and last number.
+    pub(crate) confirmed: Vec<(Queue, u64, u64)>,
+    /// Why.
+    pub(crate) cause: String,
+}
+
+impl Condemned {
+    /// The quarantine, a line for each range, an empty line, and the cause.
+    fn to_text(&self) -> String {
+        let mut text = format!("{}\n", self.quarantine);
+        for (queue, first, last) in &self.confirmed {
+            text.push_str(&format!("{} {first} {last}\n", queue.sql().table));
         }
+        text + "\n" + &self.cause
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (head, cause) = text.split_once("\n\n")?;
+        let mut lines = head.lines();
+        let quarantine = lines.next()?;
+        quarantine.strip_prefix("quarantine-")?.parse::<u32>().ok()?;
+        let confirmed = lines.map(|line| {
+            let mut words = line.split(' ');
+            let table = words.next()?;
+            let queue = Queue::ALL.into_iter().find(|queue| queue.sql().table == table)?;
+            Some((queue, words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+        });
+        Some(Self { quarantine: quarantine.into(), confirmed: confirmed.collect::<Option<_>>()?, cause: cause.into() })
+    }
+}
+
+/// What is said of the store in `dir`, if it is given up.
+pub(crate) fn condemned(dir: &Path) -> Result<Option<Condemned>, Cause> {
+    match fs::read(dir.join(MARK)) {
+        Ok(bytes) => Condemned::from_text(&String::from_utf8_lossy(&bytes)).map(Some).ok_or_else(|| {
+            file("the file \"condemned\" beside it is not what was written")(io::ErrorKind::InvalidData.into())
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(file("the file \"condemned\" beside it cannot be read")(error)),
     }
 }
 
 /// Gives the store in `dir` up.
-pub(crate) fn condemn(dir: &Path, cause: &str) -> Result<(), Cause> {
-    let name = (1..u32::MAX)
+pub(crate) fn condemn(dir: &Path, cause: &str, confirmed: &[(Queue, u64, u64)]) -> Result<(), Cause> {
+    let quarantine = (1..u32::MAX)
         .map(|number| format!("quarantine-{number}"))
         .find(|name| !dir.join(name).exists())
         .expect("no directory has four thousand million quarantines");
+    let condemned = Condemned { quarantine, confirmed: confirmed.to_vec(), cause: cause.into() };
     let write = || {
         let mut draft = File::create(dir.join(DRAFT))?;
-        draft.write_all(format!("{name}\n{cause}").as_bytes())?;
+        draft.write_all(condemned.to_text().as_bytes())?;
         draft.sync_all()?;
         fs::rename(dir.join(DRAFT), dir.join(MARK))?;
         sync(dir)
@@ -145,12 +177,14 @@ pub(crate) fn condemn(dir: &Path, cause: &str) -> Result<(), Cause> {
 /// Moves the store in `dir` aside, and makes a fresh one of what can be read.
 pub(crate) fn recover(dir: &Path, cause: &str, witness: &mut Witness) -> Result<Recovery, Cause> {
     if condemned(dir)?.is_none() {
-        condemn(dir, cause)?;
+        condemn(dir, cause, &[])?;
     }
-    let (name, cause) = condemned(dir)?.unwrap_or_default();
-    let quarantine = dir.join(name);
+    let Some(Condemned { quarantine, confirmed, cause }) = condemned(dir)? else {
+        return Err(file("the file \"condemned\" beside it is gone")(io::ErrorKind::NotFound.into()));
+    };
+    let quarantine = dir.join(quarantine);
     quarantine_files(dir, &quarantine).map_err(file("its files cannot be moved into the quarantine"))?;
-    let (survey, epoch) = salvage(&quarantine, dir)?;
+    let (survey, epoch) = salvage(&quarantine, dir, &confirmed)?;
     // What was noted belongs to the old one.
     witness.note(Note { epoch: epoch.0, queues: [(0, 0); 3] });
     fs::remove_file(dir.join(MARK))
@@ -183,7 +217,7 @@ fn quarantine_files(dir: &Path, quarantine: &Path) -> io::Result<()> {
 }
 
 /// Makes a fresh store in `to`, where there is none, of what can be read of the one in `from`.
-pub(crate) fn salvage(from: &Path, to: &Path) -> Result<(Survey, StoreEpoch), Cause> {
+fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(Survey, StoreEpoch), Cause> {
     let repaired = to.join("repaired");
     let from = if repair_head(from, &repaired)? { &repaired } else { from };
     let connection = schema::open_writer(&to.join("store.db"), true)?;
@@ -193,11 +227,13 @@ pub(crate) fn salvage(from: &Path, to: &Path) -> Result<(Survey, StoreEpoch), Ca
         named: BTreeSet::new(),
         twins: BTreeSet::new(),
         last: [0; 3],
+        streams: Streams::new(),
         dead_letters: 0,
+        told: 0,
         scratch: Vec::new(),
     };
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    let survey = survey(from, |piece| fresh.take(&piece))?;
+    let survey = survey(from, confirmed, |piece| fresh.take(&piece))?;
     for id in survey.functions.iter().filter(|function| function.names.is_empty()).map(|function| function.id) {
         // Keeps its number, and with it its state, from being given to another.
         connection.execute("INSERT INTO functions (id, name) VALUES (?1, ?2)", (id, format!("@unnamed-{id}")))?;
@@ -205,7 +241,9 @@ pub(crate) fn salvage(from: &Path, to: &Path) -> Result<(Survey, StoreEpoch), Ca
     for lost in survey.lost() {
         rows::put_missing(&connection, &mut fresh.scratch, lost)?;
     }
+    fresh.streams.store(&connection)?;
     schema::set_meta(&connection, "dead_letters", fresh.dead_letters)?;
+    schema::set_meta(&connection, schema::MISSING_TOLD, fresh.told)?;
     let epoch = schema::new_epoch(survey.epoch.map_or(0, |epoch| epoch.0))?;
     schema::set_meta(&connection, "epoch", epoch)?;
     connection.execute_batch("COMMIT")?;
@@ -271,7 +309,8 @@ pub fn salvage_copy(dir: &Path, out: &Path) -> Result<Survey, StoreError> {
         if fs::read_dir(out).map_err(file("its directory cannot be read"))?.next().is_some() {
             return Err(file("its directory is not empty")(io::ErrorKind::AlreadyExists.into()));
         }
-        salvage(dir, out)
+        let confirmed = condemned(dir)?.map(|condemned| condemned.confirmed).unwrap_or_default();
+        salvage(dir, out, &confirmed)
     };
     make().map(|(survey, _)| survey).map_err(|cause| Cause::in_operation(cause, "salvage into", &path))
 }
@@ -286,7 +325,10 @@ struct Fresh<'a> {
     twins: BTreeSet<u32>,
     // By `Queue::index`.
     last: [u64; 3],
+    streams: Streams,
     dead_letters: u64,
+    // Up to which row of `missing` the control plane was told.
+    told: u64,
     scratch: Vec<u8>,
 }
 
@@ -326,7 +368,31 @@ impl Fresh<'_> {
             Piece::Queued { queue, body, .. } => {
                 let last = &mut self.last[queue.index()];
                 *last += 1;
-                put(queue.sql().insert)?.execute((rows::integer(*last), rows::checksum(body), body))?;
+                let (id, checksum) = (rows::integer(*last), rows::checksum(body));
+                match queue {
+                    Queue::Records(class) => {
+                        let head = rows::read_record_head(body);
+                        let stream = self.streams.add(head.as_ref().map_or("", |head| head.stream), body.len());
+                        put(tiles::sql(class).insert)?.execute((id, stream, checksum, body))?;
+                    }
+                    Queue::Publishes => {
+                        put("INSERT INTO publishes (id, checksum, body) VALUES (?1, ?2, ?3)")?
+                            .execute((id, checksum, body))?;
+                    }
+                }
+            }
+            Piece::Gone { class, ref run } => {
+                let last = &mut self.last[Queue::Records(class).index()];
+                let first = *last + 1;
+                *last += run.last - run.first + 1;
+                let run = Run { first, last: *last, gone: run.gone.clone() };
+                let (streams, scratch) = (&mut self.streams, &mut self.scratch);
+                Tiles { connection: self.connection, class, done: 0, streams, scratch }.write(&run)?;
+            }
+            Piece::Boot(boot) => boot.store(self.connection)?,
+            Piece::Metered(metered) => {
+                schema::set_meta(self.connection, schema::METERED_MONTH, metered.month.into())?;
+                schema::set_meta(self.connection, schema::METERED_BYTES, metered.bytes)?;
             }
             Piece::DeadLetter { body, .. } => {
                 self.dead_letters += 1;
@@ -338,7 +404,12 @@ impl Fresh<'_> {
                 let sql = "REPLACE INTO deployments (function, checksum, value) VALUES (?1, ?2, ?3)";
                 put(sql)?.execute((function, checksum, value))?;
             }
-            Piece::Missing(missing) => rows::put_missing(self.connection, &mut self.scratch, missing)?,
+            Piece::Missing { told, missing } => {
+                rows::put_missing(self.connection, &mut self.scratch, missing)?;
+                if told {
+                    self.told = rows::number(self.connection.last_insert_rowid());
+                }
+            }
         }
         self.in_batch += 1;
         if self.in_batch == BATCH {

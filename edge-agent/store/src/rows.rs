@@ -5,9 +5,10 @@ use agent_core::{Event, effect::PublishFlags};
 use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use serde::{Deserialize, Serialize, Serializer};
-use sync_protocol::records::{Record, Stamp};
+use sync_protocol::records::{Gone, Record, Stamp};
 
 use crate::error::Cause;
+use crate::queue::Kind;
 use crate::write::{Dead, DeadKind, DeadLetter, Deployment, Missing, Outcome, Publish};
 
 /// The first byte of every value of this crate's own encoding; the rest is postcard.
@@ -51,6 +52,16 @@ pub(crate) fn keyed_checksum(function: u32, partition: &str, key: &[u8], value: 
         hasher.update(part);
     }
     hasher.update(value);
+    hasher.finalize()
+}
+
+/// The checksum of a row that stands for several numbers: over these as well.
+pub(crate) fn run_checksum(kind: Kind, first: u64, last: u64, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for number in [kind.number().cast_unsigned(), first, last] {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.update(body);
     hasher.finalize()
 }
 
@@ -174,6 +185,32 @@ pub(crate) fn read_record(bytes: &[u8]) -> Result<Record, String> {
     sync_protocol::decode(bytes).map_err(|error| error.to_string())
 }
 
+/// What a record says of itself, without a copy of any of it.
+#[derive(Deserialize)]
+pub(crate) struct RecordHead<'a> {
+    pub(crate) stream: &'a str,
+    _function: &'a str,
+    _origin: (&'a str, &'a str, Option<(u64, u64)>),
+    pub(crate) stamp: Stamp,
+}
+
+pub(crate) fn read_record_head(bytes: &[u8]) -> Result<RecordHead<'_>, String> {
+    match bytes.split_first() {
+        Some((&sync_protocol::VERSION, value)) => {
+            postcard::take_from_bytes(value).map(|(head, _)| head).map_err(|error| error.to_string())
+        }
+        _ => Err("it is of no version that this agent reads".into()),
+    }
+}
+
+pub(crate) fn write_gone(out: &mut Vec<u8>, gone: &Gone) {
+    write(out, VERSION, gone);
+}
+
+pub(crate) fn read_gone(bytes: &[u8]) -> Result<Gone, String> {
+    read(bytes)
+}
+
 pub(crate) fn write_publish(out: &mut Vec<u8>, device: &str, topic: &str, payload: &[u8], flags: PublishFlags) {
     write(out, VERSION, &PublishRow { device, topic, flags: flags.to_i32(), payload });
 }
@@ -270,10 +307,10 @@ mod tests {
             stream in ".{0,20}",
             device in ".{0,200}",
             identity in proptest::option::of((any::<u64>(), any::<u64>())),
-            stamps in any::<(u64, u64, u64)>(),
+            stamps in any::<(u64, u64, u64, bool)>(),
             body in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
-            let stamp = Stamp { wall_us: stamps.0, monotonic_us: stamps.1, boot: stamps.2 };
+            let stamp = Stamp { wall_us: stamps.0, monotonic_us: stamps.1, boot: stamps.2, synchronised: stamps.3 };
             let outcome = Outcome {
                 function: FunctionId(1),
                 function_name: "f".into(),
@@ -296,6 +333,8 @@ mod tests {
             write_record(&mut out, &outcome, &record.stream, &record.body);
             prop_assert_eq!(checksum(&out), record.checksum());
             prop_assert_eq!(&out, &sync_protocol::encode(&record));
+            let head = read_record_head(&out).unwrap();
+            prop_assert_eq!((head.stream, head.stamp), (&*record.stream, stamp));
             prop_assert_eq!(read_record(&out), Ok(record));
         }
 
@@ -303,6 +342,8 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for bytes in [bytes.clone(), [&[VERSION][..], &bytes].concat()] {
                 let _ = read_record(&bytes);
+                let _ = read_record_head(&bytes);
+                let _ = read_gone(&bytes);
                 let _ = read_publish(1, &bytes);
                 let _ = read_dead_letter(1, &bytes);
                 let _ = read_deployment(&bytes);

@@ -71,16 +71,17 @@ pub(crate) struct Scan {
     pub(crate) open: bool,
 }
 
-/// Hands over all rows above `after` of a table (id, checksum, body), passing what cannot be read; `last` is known to
-/// have been given.
+/// Hands over all rows above `after` of a table (id, checksum, body, and `columns`), passing what cannot be read; `last`
+/// is known to have been given.
 pub(crate) fn by_number(
     connection: &Connection,
     table: &str,
+    columns: &str,
     after: u64,
     last: u64,
     mut take: impl FnMut(u64, &Row<'_>) -> Result<(), Cause>,
 ) -> Result<Scan, Cause> {
-    let sql = format!("SELECT id, checksum, body FROM {table} WHERE id > ?1 ORDER BY id");
+    let sql = format!("SELECT id, checksum, body, {columns} FROM {table} WHERE id > ?1 ORDER BY id");
     let probe = format!("SELECT id FROM {table} WHERE id > ?1 ORDER BY id LIMIT 1");
     let (mut after, mut broken) = (after, None);
     loop {
@@ -114,13 +115,13 @@ pub(crate) fn by_number(
 pub(crate) struct Runs(Vec<(u64, u64)>);
 
 impl Runs {
-    pub(crate) fn add(&mut self, id: u64) {
+    pub(crate) fn add(&mut self, first: u64, end: u64) {
         let full = self.0.len() == MAX_RANGES;
         match self.0.last_mut() {
-            Some((_, last)) if *last + 1 == id => *last = id,
+            Some((_, last)) if last.checked_add(1) == Some(first) => *last = end,
             // Beyond the bound the last range takes in what it should not; what is lost in it is not named any more.
-            Some((_, last)) if full => *last = id.max(*last),
-            _ => self.0.push((id, id)),
+            Some((_, last)) if full => *last = end.max(*last),
+            _ => self.0.push((first, end)),
         }
     }
 

@@ -9,13 +9,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use crate::error::{Cause, Damage};
 use crate::queue::Queue;
 use crate::rows;
+use crate::streams::Streams;
 
 /// "EDGE" in ASCII, so that `file` and we tell a store from another program's database.
 const APPLICATION_ID: i64 = 0x4544_4745;
 
-/// What leads from each version to the next; `user_version` is how many of them a database has seen.
-const MIGRATIONS: [&str; 2] = [
-    "
+/// What leads from each version to the next; `user_version` is how many of them a database has seen. What was released
+/// is never edited.
+const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE meta (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE functions (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
     CREATE TABLE state (
@@ -26,8 +27,23 @@ const MIGRATIONS: [&str; 2] = [
         function INTEGER NOT NULL, partition TEXT NOT NULL, source TEXT NOT NULL,
         checksum INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (function, partition, source)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE outbox_normal (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
-    CREATE TABLE outbox_high (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TABLE outbox_normal (
+        id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, last INTEGER, stream INTEGER,
+        checksum INTEGER NOT NULL, body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX outbox_normal_gone ON outbox_normal (id) WHERE kind = 1;
+    CREATE TABLE outbox_high (
+        id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, last INTEGER, stream INTEGER,
+        checksum INTEGER NOT NULL, body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX outbox_high_gone ON outbox_high (id) WHERE kind = 1;
+    CREATE TABLE streams (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, checksum INTEGER NOT NULL,
+        records INTEGER NOT NULL, bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE boots (
+        boot INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, base_us INTEGER NOT NULL, last_us INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE publishes (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
     CREATE TABLE dead_letters (
         id INTEGER PRIMARY KEY AUTOINCREMENT, checksum INTEGER NOT NULL, body BLOB NOT NULL
@@ -35,25 +51,30 @@ const MIGRATIONS: [&str; 2] = [
     CREATE TABLE deployments (
         function TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
-",
-    "
     CREATE TABLE missing (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
-",
-];
+"];
 
 /// Tables without which there is no store.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 12] = [
     "meta",
     "functions",
     "state",
     "seen",
     "outbox_normal",
     "outbox_high",
+    "streams",
+    "boots",
     "publishes",
     "dead_letters",
     "deployments",
     "missing",
 ];
+
+/// Names in `meta`: up to which row of `missing` the control plane was told; the month that is metered (see
+/// [`agent_core::pace::Metered`]); and the bytes of that.
+pub(crate) const MISSING_TOLD: &str = "missing_told";
+pub(crate) const METERED_MONTH: &str = "metered_month";
+pub(crate) const METERED_BYTES: &str = "metered_bytes";
 
 /// The size of a page, which SQLite's build sets.
 pub(crate) const PAGE_BYTES: usize = 4_096;
@@ -70,8 +91,8 @@ const LOG_BYTES: i64 = 4 * CHECKPOINT_PAGES * PAGE_BYTES as i64;
 /// How long a statement waits for a lock. Nobody of ours holds one for long; a person with a SQLite shell might.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Prepared statements kept for each connection; we have some 20.
-const STATEMENTS: usize = 32;
+/// Prepared statements kept for each connection; we have some 40.
+const STATEMENTS: usize = 64;
 
 /// The writer's connection, the store migrated where needed, and created if it may begin here. Until [`accept`] is called, closing it leaves
 /// the log as it is: what turns out to be damaged is kept as it was found.
@@ -190,7 +211,10 @@ fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
     }
     if from == 0 {
         set_meta(&transaction, "epoch", new_epoch(0)?)?;
-        set_meta(&transaction, "dead_letters", 0)?;
+        for name in ["dead_letters", MISSING_TOLD, METERED_MONTH, METERED_BYTES] {
+            set_meta(&transaction, name, 0)?;
+        }
+        Streams::create(&transaction)?;
         for queue in Queue::ALL {
             set_meta(&transaction, queue.sql().table, 0)?;
         }
@@ -222,7 +246,7 @@ fn check_tables(connection: &Connection) -> Result<(), Cause> {
             return Err(Damage::Database(format!("the table {table} is missing")).into());
         }
     }
-    for table in ["meta", "functions", "deployments"] {
+    for table in ["meta", "functions", "deployments", "streams", "boots"] {
         let verdict: String =
             connection.query_row(&format!("PRAGMA integrity_check('{table}')"), [], |row| row.get(0))?;
         if verdict != "ok" {

@@ -5,24 +5,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agent_core::FunctionId;
-use agent_core::effect::{Effect, Priority};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior};
-use sync_protocol::records::{Class, MAX_RANGE_RECORDS, StoreEpoch};
+use agent_core::retention::Refused;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use sync_protocol::records::{Class, MAX_ENTRIES, StoreEpoch};
 
 use crate::error::{Cause, Damage, ErrorKind, StoreError};
+use crate::group::{Changed, Group};
 use crate::queue::{Ends, Queue};
 use crate::reader::{Reader, read_deployments};
 use crate::recover::{self, Recovery};
+use crate::schema;
+use crate::streams::{StreamUsage, Streams};
 use crate::witness::{Note, Witness};
-use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Write};
-use crate::{rows, schema};
+use crate::write::Write;
 
-/// Most rows that one commit deletes from each queue. One range of the sync protocol, so that an outbox that is
-/// drained range by range never keeps a row longer than its answer; more would make a commit wait for the rest.
-pub const TRIM_ROWS: usize = MAX_RANGE_RECORDS;
+/// Most rows that one commit deletes from each queue. One request of the sync protocol, so that an outbox that is
+/// drained request by request never keeps a row longer than its answer; more would make a commit wait for the rest.
+pub const TRIM_ROWS: usize = MAX_ENTRIES;
 
 /// Most bytes that one commit deletes from each queue, a last row that passes it not counted: the pages of a large row
-/// are visited one by one. One body of the sync protocol, hence one range.
+/// are visited one by one. One body of the sync protocol, hence one request.
 pub const TRIM_BYTES: usize = sync_protocol::MAX_BODY_BYTES;
 
 /// The writing side of a gateway's store; there is one for each directory, and one thread uses it.
@@ -32,6 +34,8 @@ pub struct Store {
     path: PathBuf,
     epoch: StoreEpoch,
     position: Position,
+    streams: Streams,
+    refused: Refused,
     // Bytes of the row that is being written, kept to be filled again.
     scratch: Vec<u8>,
     // Holds the lock; dropped last, after the connection.
@@ -40,10 +44,10 @@ pub struct Store {
 
 /// What the writer knows of the queues without asking; as of the last commit.
 #[derive(Clone, Copy, Debug)]
-struct Position {
+pub(crate) struct Position {
     // By `Queue::index`.
-    queues: [Ends; 3],
-    dead_letters: u64,
+    pub(crate) queues: [Ends; 3],
+    pub(crate) dead_letters: u64,
 }
 
 /// What there is after a commit.
@@ -56,9 +60,11 @@ pub struct Committed {
     pub publishes: u64,
     /// How many dead letters are stored.
     pub dead_letters: u64,
-    /// How many rows that are done with are still stored, because a commit deletes at most [`TRIM_ROWS`] and
+    /// How many sequences that are done with are still stored, because a commit deletes at most [`TRIM_ROWS`] and
     /// [`TRIM_BYTES`] of each queue. Later commits delete them, also empty ones.
     pub leftover: u64,
+    /// The bytes of all records that are stored.
+    pub waiting_bytes: u64,
 }
 
 impl Store {
@@ -73,8 +79,8 @@ impl Store {
         let path = dir.join("store.db");
         let open = || {
             let witness = lock(dir)?;
-            if let Some((_, cause)) = recover::condemned(dir)? {
-                return Err(Damage::Database(cause).into());
+            if let Some(condemned) = recover::condemned(dir)? {
+                return Err(Damage::Database(condemned.cause).into());
             }
             let opened = open_file(dir, &path, &witness)?;
             Ok((opened, witness))
@@ -96,7 +102,7 @@ impl Store {
         let open = || {
             let mut witness = lock(dir)?;
             let cause = match recover::condemned(dir)? {
-                Some((_, cause)) => cause,
+                Some(condemned) => condemned.cause,
                 None => match open_file(dir, &path, &witness) {
                     Ok(opened) => return Ok((opened, witness, None)),
                     Err(cause) if cause.kind() == ErrorKind::Corrupt => cause.to_string(),
@@ -122,32 +128,45 @@ impl Store {
     ///
     /// # Errors
     /// If the disk fails; the store is as it was.
-    pub fn condemn(mut self, cause: &str, unwritten: &[Write]) -> Result<(), StoreError> {
-        let mut note = self.position.note(self.epoch);
+    pub fn condemn(self, cause: &str, unwritten: &[Write]) -> Result<(), StoreError> {
+        let mut confirmed = Vec::new();
         for write in unwritten {
-            let (queue, up_to) = match write {
-                Write::Delivered { class, up_to } => (Queue::Records(*class), *up_to),
-                Write::Published { up_to } => (Queue::Publishes, *up_to),
-                Write::Outcome(_) | Write::Lost { .. } | Write::Deployment(..) => continue,
-            };
-            let (done, last) = &mut note.queues[queue.index()];
-            *done = up_to.min(*last).max(*done);
+            match write {
+                Write::Delivered { class, ranges } => {
+                    confirmed.extend(ranges.iter().map(|(first, last)| (Queue::Records(*class), *first, *last)));
+                }
+                Write::Published { up_to } => confirmed.push((Queue::Publishes, 1, *up_to)),
+                _ => {}
+            }
         }
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        self.witness
-            .note_durably(note)
-            .and_then(|()| recover::condemn(dir, cause))
-            .map_err(|cause| cause.in_operation("give up", &self.path))
+        recover::condemn(dir, cause, &confirmed).map_err(|cause| cause.in_operation("give up", &self.path))
     }
 
-    fn new((connection, epoch, position): Opened, path: PathBuf, mut witness: Witness) -> Self {
+    fn new(Opened { connection, epoch, position, streams }: Opened, path: PathBuf, mut witness: Witness) -> Self {
         witness.note(position.note(epoch));
-        Self { connection, path, epoch, position, scratch: Vec::new(), witness }
+        Self { connection, path, epoch, position, streams, refused: Refused::None, scratch: Vec::new(), witness }
     }
 
     /// The life of the store that its sequences and ids belong to; never 0.
     pub fn epoch(&self) -> StoreEpoch {
         self.epoch
+    }
+
+    /// How much of each stream is stored; the first row stands for what [`MAX_STREAMS`](crate::MAX_STREAMS) left over.
+    pub fn usage(&self) -> &[StreamUsage] {
+        self.streams.usage()
+    }
+
+    /// Whose records are refused from now on: a commit gives them their sequence, and keeps nothing of them but that they
+    /// were refused. Forgotten when the store is closed.
+    pub fn refuse(&mut self, refused: Refused) {
+        self.refused = refused;
+    }
+
+    /// What [`refuse`](Self::refuse) was told last.
+    pub fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// A reader with a connection of its own, for another thread. It sees what was committed before each of its calls.
@@ -187,23 +206,45 @@ impl Store {
     /// return they are on the disk. On an error nothing of them is there, and the same store can be tried again.
     ///
     /// # Errors
-    /// If the disk is full or fails; if a write cannot be, such as a record above [`MAX_RECORD_BYTES`] or a mark beyond
+    /// If the disk is full or fails; if a write cannot be, such as a record above [`MAX_RECORD_BYTES`](crate::MAX_RECORD_BYTES) or a mark beyond
     /// the last record: [`StoreError::write`] says which one.
     pub fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
-        let mut position = self.position;
-        let mut at = None;
-        match write_all(&mut self.connection, self.epoch, &mut self.scratch, &mut position, writes, &mut at) {
+        let (mut position, mut at) = (self.position, None);
+        match self.write_all(writes, &mut position, &mut at) {
             Ok(()) => {
                 self.position = position;
+                self.streams.committed();
                 self.witness.note(position.note(self.epoch));
-                Ok(position.committed())
+                Ok(position.committed(self.streams.bytes()))
             }
-            Err(cause) => Err(cause.in_operation("commit to", &self.path).at_write(at)),
+            Err(cause) => {
+                self.streams.roll_back();
+                Err(cause.in_operation("commit to", &self.path).at_write(at))
+            }
         }
+    }
+
+    fn write_all(&mut self, writes: &[Write], position: &mut Position, at: &mut Option<usize>) -> Result<(), Cause> {
+        let Self { connection, epoch, streams, refused, scratch, .. } = self;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut group = Group::new(&transaction, *epoch, refused, Changed { position, streams, scratch })?;
+        for (index, write) in writes.iter().enumerate() {
+            *at = Some(index);
+            group.write(write)?;
+        }
+        *at = None;
+        group.finish()?;
+        transaction.commit()?;
+        Ok(())
     }
 }
 
-type Opened = (Connection, StoreEpoch, Position);
+struct Opened {
+    connection: Connection,
+    epoch: StoreEpoch,
+    position: Position,
+    streams: Streams,
+}
 
 fn lock(dir: &Path) -> Result<Witness, Cause> {
     let failed = |error| Cause::File { what: "its directory cannot be created", error };
@@ -227,6 +268,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
         Position { queues: [normal?, high?, publishes?], dead_letters: schema::meta(&connection, "dead_letters")? };
     // An agent cannot start without them, and they are few.
     read_deployments(&connection)?;
+    let streams = Streams::open(&connection)?;
     if let Some(note) = witness.noted().filter(|note| note.epoch == epoch.0) {
         for queue in Queue::ALL {
             let ((done, last), ends) = (note.queues[queue.index()], &position.queues[queue.index()]);
@@ -240,211 +282,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
         }
     }
     schema::accept(&connection)?;
-    Ok((connection, epoch, position))
-}
-
-fn write_all(
-    connection: &mut Connection,
-    epoch: StoreEpoch,
-    scratch: &mut Vec<u8>,
-    position: &mut Position,
-    writes: &[Write],
-    at: &mut Option<usize>,
-) -> Result<(), Cause> {
-    let before = *position;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut group = Group::new(&transaction, epoch, scratch, position, &before)?;
-    for (index, write) in writes.iter().enumerate() {
-        *at = Some(index);
-        group.write(write)?;
-    }
-    *at = None;
-    group.finish()?;
-    transaction.commit()?;
-    Ok(())
-}
-
-/// A transaction while it is being written.
-struct Group<'a> {
-    transaction: &'a Transaction<'a>,
-    epoch: StoreEpoch,
-    scratch: &'a mut Vec<u8>,
-    position: &'a mut Position,
-    before: &'a Position,
-    put: CachedStatement<'a>,
-    delete: CachedStatement<'a>,
-    seen: CachedStatement<'a>,
-    // By `Queue::index`.
-    insert: [CachedStatement<'a>; 3],
-}
-
-impl<'a> Group<'a> {
-    fn new(
-        transaction: &'a Transaction<'a>,
-        epoch: StoreEpoch,
-        scratch: &'a mut Vec<u8>,
-        position: &'a mut Position,
-        before: &'a Position,
-    ) -> Result<Self, Cause> {
-        let [normal, high, publishes] = Queue::ALL.map(|queue| transaction.prepare_cached(queue.sql().insert));
-        Ok(Self {
-            put: transaction.prepare_cached(
-                "REPLACE INTO state (function, partition, key, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?,
-            delete: transaction
-                .prepare_cached("DELETE FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3")?,
-            seen: transaction.prepare_cached(
-                "REPLACE INTO seen (function, partition, source, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?,
-            insert: [normal?, high?, publishes?],
-            transaction,
-            epoch,
-            scratch,
-            position,
-            before,
-        })
-    }
-
-    fn write(&mut self, write: &Write) -> Result<(), Cause> {
-        match write {
-            Write::Outcome(outcome) => self.outcome(outcome),
-            Write::Delivered { class, up_to } => self.done(Queue::Records(*class), *up_to),
-            Write::Published { up_to } => self.done(Queue::Publishes, *up_to),
-            Write::Lost { class, first, last, reason } => self.lost(*class, *first, *last, reason),
-            Write::Deployment(function, Some(deployment)) => {
-                rows::write_deployment(self.scratch, deployment);
-                self.transaction
-                    .prepare_cached("REPLACE INTO deployments (function, checksum, value) VALUES (?1, ?2, ?3)")?
-                    .execute((function, rows::named_checksum(function, self.scratch), &*self.scratch))?;
-                Ok(())
-            }
-            Write::Deployment(function, None) => {
-                self.transaction.prepare_cached("DELETE FROM deployments WHERE function = ?1")?.execute([function])?;
-                Ok(())
-            }
-        }
-    }
-
-    fn outcome(&mut self, outcome: &Outcome) -> Result<(), Cause> {
-        match &outcome.result {
-            OutcomeResult::Nothing => return Ok(()),
-            OutcomeResult::Effects(effects) => {
-                for effect in effects {
-                    self.effect(outcome, effect)?;
-                }
-            }
-            OutcomeResult::Dead(dead) => {
-                rows::write_dead_letter(self.scratch, outcome, dead);
-                self.transaction
-                    .prepare_cached("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
-                    .execute((rows::checksum(self.scratch), &*self.scratch))?;
-                self.position.dead_letters += 1;
-            }
-        }
-        if let Some((source, value)) = &outcome.seen {
-            let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
-            let checksum = rows::keyed_checksum(function, partition, source.as_bytes(), value);
-            self.seen.execute((function, partition, &**source, checksum, value))?;
-        }
-        Ok(())
-    }
-
-    fn effect(&mut self, outcome: &Outcome, effect: &Effect) -> Result<(), Cause> {
-        let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
-        match effect {
-            Effect::StatePut { key, value } => {
-                let checksum = rows::keyed_checksum(function, partition, key, value);
-                self.put.execute((function, partition, key, checksum, value))?;
-                Ok(())
-            }
-            Effect::StateDelete { key } => {
-                self.delete.execute((function, partition, key))?;
-                Ok(())
-            }
-            Effect::Emit { stream, body, priority } => {
-                rows::write_record(self.scratch, outcome, stream, body);
-                if self.scratch.len() > MAX_RECORD_BYTES {
-                    return Err(Cause::TooLarge {
-                        function: outcome.function_name.as_ref().into(),
-                        stream: stream.clone(),
-                        bytes: self.scratch.len(),
-                    });
-                }
-                self.append(Queue::Records(match priority {
-                    Priority::Normal => Class::Normal,
-                    Priority::High => Class::High,
-                }))
-            }
-            Effect::Publish { topic, payload, flags } => {
-                rows::write_publish(self.scratch, &outcome.event.device, topic, payload, *flags);
-                self.append(Queue::Publishes)
-            }
-        }
-    }
-
-    /// Puts what `scratch` holds at a queue's end.
-    fn append(&mut self, queue: Queue) -> Result<(), Cause> {
-        let last = &mut self.position.queues[queue.index()].last;
-        *last += 1;
-        self.insert[queue.index()].execute((rows::integer(*last), rows::checksum(self.scratch), &*self.scratch))?;
-        Ok(())
-    }
-
-    fn done(&mut self, queue: Queue, up_to: u64) -> Result<(), Cause> {
-        // What this very group adds cannot have left the gateway yet.
-        let last = self.before.queues[queue.index()].last;
-        if up_to > last {
-            return Err(Cause::Ahead { queue, up_to, last });
-        }
-        let ends = &mut self.position.queues[queue.index()];
-        ends.done = ends.done.max(up_to);
-        Ok(())
-    }
-
-    fn lost(&mut self, class: Class, first: u64, last: u64, reason: &str) -> Result<(), Cause> {
-        let queue = Queue::Records(class);
-        let done = self.position.queues[queue.index()].done;
-        if first != done + 1 {
-            return Err(Cause::NotNext { queue, first, done });
-        }
-        self.done(queue, last)?;
-        let missing = Missing { epoch: self.epoch, queue, first, last: Some(last), reason: reason.to_owned() };
-        rows::put_missing(self.transaction, self.scratch, &missing)
-    }
-
-    /// Stores the marks that moved, and deletes what is done with.
-    fn finish(self) -> Result<(), Cause> {
-        for queue in Queue::ALL {
-            let ends = &mut self.position.queues[queue.index()];
-            if ends.done != self.before.queues[queue.index()].done {
-                schema::set_meta(self.transaction, queue.sql().table, ends.done)?;
-            }
-            if ends.stored <= ends.done {
-                ends.stored = trim(self.transaction, queue, ends)?;
-            }
-        }
-        if self.position.dead_letters != self.before.dead_letters {
-            schema::set_meta(self.transaction, "dead_letters", self.position.dead_letters)?;
-        }
-        Ok(())
-    }
-}
-
-/// Deletes rows from the low end up to the mark, within the bounds; what then is the lowest.
-fn trim(transaction: &Transaction<'_>, queue: Queue, ends: &Ends) -> Result<u64, Cause> {
-    let (from, to) = (rows::integer(ends.stored), rows::integer(ends.done));
-    let mut sizes = transaction.prepare_cached(queue.sql().sizes)?;
-    let mut sizes = sizes.query((from, to, TRIM_ROWS as i64))?;
-    let (mut last, mut bytes) = (from, 0u64);
-    while bytes < TRIM_BYTES as u64
-        && let Some(row) = sizes.next()?
-    {
-        last = row.get(0)?;
-        bytes = bytes.saturating_add(rows::number(row.get(1)?));
-    }
-    drop(sizes);
-    transaction.prepare_cached(queue.sql().delete)?.execute((from, last))?;
-    Ok(rows::number(last) + 1)
+    Ok(Opened { connection, epoch, position, streams })
 }
 
 /// Creates a directory and those above it so that a power cut cannot take them away again.
@@ -464,13 +302,13 @@ impl Position {
         Note { epoch: epoch.0, queues: self.queues.map(|ends| (ends.done, ends.last)) }
     }
 
-    fn committed(&self) -> Committed {
+    fn committed(&self, waiting_bytes: u64) -> Committed {
         let [normal, high, publishes] = self.queues;
         let mut records = [0; 2];
         records[usize::from(Class::Normal.number())] = normal.last;
         records[usize::from(Class::High.number())] = high.last;
         let leftover = self.queues.iter().map(|ends| (ends.done + 1).saturating_sub(ends.stored)).sum();
-        Committed { records, publishes: publishes.last, dead_letters: self.dead_letters, leftover }
+        Committed { records, publishes: publishes.last, dead_letters: self.dead_letters, leftover, waiting_bytes }
     }
 }
 
@@ -478,11 +316,12 @@ impl Position {
 mod tests {
     use std::sync::Arc;
 
+    use agent_core::effect::{Effect, Priority};
     use agent_core::event::{Event, EventKind};
     use sync_protocol::records::Stamp;
 
     use super::*;
-    use crate::ErrorKind;
+    use crate::{Outcome, OutcomeResult};
 
     fn emit(function: FunctionId, bytes: usize) -> Write {
         Write::Outcome(Outcome {
@@ -498,7 +337,7 @@ mod tests {
                 identity: None,
                 time_us: 0,
             },
-            stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0 },
+            stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
             result: OutcomeResult::Effects(vec![Effect::Emit {
                 stream: "s".into(),
                 body: vec![1; bytes],
@@ -527,6 +366,6 @@ mod tests {
 
         limit(&store, 1 << 20);
         assert_eq!(store.commit(&[emit(function, 100_000)]).unwrap().records, [2, 0]);
-        assert_eq!(reader.range(Class::Normal, 0, 10, usize::MAX).unwrap().records.len(), 2);
+        assert_eq!(reader.range(Class::Normal, 0, 10, usize::MAX).unwrap().entries.len(), 2);
     }
 }

@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use agent_core::pace::Metered;
 use rusqlite::{Connection, Row};
-use sync_protocol::records::{Class, Record, StoreEpoch};
+use sync_protocol::records::{Class, Record, StoreEpoch, Tally};
 
+use crate::boots::{self, Boot};
 use crate::error::{Cause, StoreError};
-use crate::queue::{MAX_ID, Queue};
-use crate::scan::{Runs, by_number, each, is_damage, readable};
+use crate::queue::Queue;
+use crate::scan::{by_number, each, is_damage, readable};
+use crate::tiles::Run;
 use crate::witness::{self, Note};
 use crate::write::{DeadLetter, Deployment, Missing, Publish};
 use crate::{recover, rows, schema};
+
+mod queues;
 
 /// Most descriptions of damage that a survey keeps, and most for each queue: enough for a person to see what happened,
 /// and a bound on memory where a whole disk rots.
@@ -24,6 +29,9 @@ pub struct Survey {
     pub epoch: Option<StoreEpoch>,
     /// The three queues, in the order of [`Queue::ALL`].
     pub queues: Vec<QueueSurvey>,
+    /// By stream: how many of its records wait and are whole, and their bytes. Streams beyond the first 1,000 are under no
+    /// name.
+    pub streams: BTreeMap<String, (u64, u64)>,
     /// The functions that have a number.
     pub functions: Vec<FunctionSurvey>,
     /// Dead letters that are whole.
@@ -51,6 +59,10 @@ pub struct QueueSurvey {
     pub whole: u64,
     /// The bytes of these, as stored.
     pub bytes: u64,
+    /// How many the control plane has, or knows of, above the mark.
+    pub settled: u64,
+    /// What is gone and the control plane has not heard of, by stream and reason.
+    pub gone: Vec<Tally>,
     /// What should wait and does not, or cannot be read.
     pub lost: Vec<Missing>,
 }
@@ -102,7 +114,11 @@ pub fn inspect(dir: &Path, mut take: impl FnMut(Item) -> bool) -> Result<Survey,
         goes_on = goes_on && take(item);
         Ok(())
     };
-    survey(dir, |piece| match piece {
+    let confirmed = match recover::condemned(dir) {
+        Ok(Some(condemned)) => condemned.confirmed,
+        _ => Vec::new(),
+    };
+    survey(dir, &confirmed, |piece| match piece {
         Piece::Queued { queue: Queue::Records(class), id, body } => match rows::read_record(body) {
             Ok(record) => hand(Item::Record { class, sequence: id, record }),
             Err(_) => Ok(()),
@@ -128,16 +144,24 @@ pub(crate) enum Piece<'a> {
     Queued { queue: Queue, id: u64, body: &'a [u8] },
     DeadLetter { id: u64, body: &'a [u8] },
     Deployment { function: &'a str, value: &'a [u8] },
-    Missing(&'a Missing),
+    Missing { told: bool, missing: &'a Missing },
+    Gone { class: Class, run: Run },
+    Boot(Boot),
+    Metered(Metered),
 }
 
-/// Walks through all of a store: first the functions, then what belongs to them, then the queues.
-pub(crate) fn survey(dir: &Path, take: impl FnMut(Piece<'_>) -> Result<(), Cause>) -> Result<Survey, Cause> {
+/// Walks through all of a store: first the functions, then what belongs to them, then the queues. What was `confirmed`
+/// (queue, first and last number) counts as settled.
+pub(crate) fn survey(
+    dir: &Path,
+    confirmed: &[(Queue, u64, u64)],
+    take: impl FnMut(Piece<'_>) -> Result<(), Cause>,
+) -> Result<Survey, Cause> {
     let path = dir.join("store.db");
     if let Err(error) = std::fs::File::open(&path) {
         return Err(Cause::File { what: "its file cannot be opened", error });
     }
-    let mut walk = Walk { found: Survey::default(), note: witness::peek(dir), take };
+    let mut walk = Walk { found: Survey::default(), note: witness::peek(dir), confirmed, take };
     let connection = schema::open_survey(&path)?;
     // One moment of a store that is being written.
     let opened = connection
@@ -151,8 +175,8 @@ pub(crate) fn survey(dir: &Path, take: impl FnMut(Piece<'_>) -> Result<(), Cause
         }
         Err(cause) => return Err(cause),
     }
-    if let Ok(Some((_, cause))) = recover::condemned(dir) {
-        walk.name(format!("it was given up: {cause}"));
+    if let Ok(Some(condemned)) = recover::condemned(dir) {
+        walk.name(format!("it was given up: {}", condemned.cause));
     }
     walk.functions(&connection)?;
     walk.keyed(&connection)?;
@@ -163,16 +187,20 @@ pub(crate) fn survey(dir: &Path, take: impl FnMut(Piece<'_>) -> Result<(), Cause
     for queue in Queue::ALL {
         walk.queue(&connection, queue)?;
     }
+    walk.streams(&connection)?;
+    walk.boots(&connection)?;
+    walk.metered(&connection)?;
     Ok(walk.found)
 }
 
-struct Walk<F> {
+struct Walk<'a, F> {
     found: Survey,
     note: Option<Note>,
+    confirmed: &'a [(Queue, u64, u64)],
     take: F,
 }
 
-impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<F> {
+impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
     fn name(&mut self, damage: String) {
         self.found.name(damage);
     }
@@ -287,7 +315,7 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<F> {
     }
 
     fn dead_letters(&mut self, connection: &Connection) -> Result<(), Cause> {
-        let scan = by_number(connection, "dead_letters", 0, 0, |id, row| {
+        let scan = by_number(connection, "dead_letters", "0", 0, 0, |id, row| {
             match rows::checked(row, 1, 2).and_then(|body| rows::read_dead_letter(id, body).map(|_| body)) {
                 Ok(body) => {
                     self.found.dead_letters += 1;
@@ -310,14 +338,17 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<F> {
     }
 
     fn missing(&mut self, connection: &Connection) -> Result<(), Cause> {
-        // A store from before there was such a table has lost nothing that it knows of.
-        if schema::version(connection).is_ok_and(|version| version < 2) {
-            return Ok(());
-        }
-        let scan = by_number(connection, "missing", 0, 0, |id, row| {
+        let told = match readable(schema::meta(connection, schema::MISSING_TOLD))? {
+            Ok(told) => told,
+            Err(what) => {
+                self.name(format!("up to where the control plane was told of what is missing: {what}"));
+                0
+            }
+        };
+        let scan = by_number(connection, "missing", "0", 0, 0, |id, row| {
             match rows::checked(row, 1, 2).and_then(rows::read_missing) {
                 Ok(missing) => {
-                    (self.take)(Piece::Missing(&missing))?;
+                    (self.take)(Piece::Missing { told: id <= told, missing: &missing })?;
                     self.found.missing.push(missing);
                 }
                 Err(what) => self.found.name(format!("row {id} of the table missing: {what}")),
@@ -330,6 +361,36 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<F> {
         Ok(())
     }
 
+    fn boots(&mut self, connection: &Connection) -> Result<(), Cause> {
+        match readable(boots::read(connection))? {
+            Ok((boots, damaged)) => {
+                if damaged > 0 {
+                    self.name(format!("the table boots: {damaged} rows are not what was stored"));
+                }
+                boots.into_iter().try_for_each(|boot| (self.take)(Piece::Boot(boot)))
+            }
+            Err(what) => {
+                self.name(format!("the table boots: {what}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn metered(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let number = |name| schema::meta(connection, name);
+        let read = number(schema::METERED_MONTH).and_then(|month| Ok((month, number(schema::METERED_BYTES)?)));
+        match readable(read)? {
+            Ok((month, bytes)) => {
+                let month = u32::try_from(month).unwrap_or_default();
+                (self.take)(Piece::Metered(Metered { month, bytes }))
+            }
+            Err(what) => {
+                self.name(format!("what was metered: {what}"));
+                Ok(())
+            }
+        }
+    }
+
     fn epoch(&mut self, connection: &Connection) -> Result<(), Cause> {
         match readable(schema::meta(connection, "epoch"))? {
             Ok(epoch) => self.found.epoch = Some(StoreEpoch(epoch)),
@@ -338,71 +399,6 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<F> {
                 self.found.epoch = self.note.map(|note| StoreEpoch(note.epoch));
             }
         }
-        Ok(())
-    }
-
-    fn queue(&mut self, connection: &Connection, queue: Queue) -> Result<(), Cause> {
-        let epoch = self.found.epoch;
-        let note = self.note.filter(|note| epoch.is_some_and(|epoch| epoch.0 == note.epoch));
-        let (noted_done, noted_last) = note.map_or((0, 0), |note| note.queues[queue.index()]);
-        let mark = match readable(queue.mark(connection))? {
-            Ok(mark) => mark,
-            Err(what) => {
-                self.name(format!("the mark of the {queue}: {what}"));
-                0
-            }
-        };
-        let done = mark.max(noted_done);
-        let mut found = QueueSurvey { queue, done, next: 0, whole: 0, bytes: 0, lost: Vec::new() };
-        let (mut runs, mut damaged, mut last) = (Runs::default(), BTreeMap::new(), noted_last.max(done));
-        let scan = by_number(connection, queue.sql().table, done, last, |id, row| {
-            let checked = rows::checked(row, 1, 2).and_then(|body| {
-                match queue {
-                    Queue::Records(_) => rows::read_record(body).map(drop),
-                    Queue::Publishes => rows::read_publish(id, body).map(drop),
-                }
-                .map(|()| body)
-            });
-            if id < MAX_ID {
-                last = last.max(id);
-            }
-            match checked {
-                Ok(body) => {
-                    found.whole += 1;
-                    found.bytes += body.len() as u64;
-                    runs.add(id);
-                    (self.take)(Piece::Queued { queue, id, body })?;
-                }
-                Err(what) if damaged.len() < MAX_NAMED => {
-                    damaged.insert(id, what);
-                }
-                Err(_) => {}
-            }
-            Ok(())
-        })?;
-        found.next = last + 1;
-        for (first, last) in runs.holes(done + 1, last) {
-            let mut reason = match damaged.range(first..=last).next() {
-                Some((id, what)) => format!("{id}: {what}"),
-                None => match &scan.broken {
-                    Some(what) => what.clone(),
-                    None => "there is no such row".into(),
-                },
-            };
-            reason.truncate(reason.floor_char_boundary(300));
-            let epoch = epoch.unwrap_or(StoreEpoch(0));
-            found.lost.push(Missing { epoch, queue, first, last: Some(last), reason });
-        }
-        if scan.open {
-            let reason = scan.broken.unwrap_or_default();
-            let epoch = epoch.unwrap_or(StoreEpoch(0));
-            match found.lost.last_mut() {
-                // Up to the last number that is known, and more perhaps.
-                Some(lost) if lost.last == Some(last) => lost.last = None,
-                _ => found.lost.push(Missing { epoch, queue, first: last + 1, last: None, reason }),
-            }
-        }
-        self.found.queues.push(found);
         Ok(())
     }
 }

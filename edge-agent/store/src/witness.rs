@@ -61,14 +61,6 @@ impl Witness {
             self.noted = Some(note);
         }
     }
-
-    /// Notes it so that a power cut does not take it.
-    pub(crate) fn note_durably(&mut self, note: Note) -> Result<(), Cause> {
-        let failed = |error| Cause::File { what: "the file \"lock\" beside it cannot be written", error };
-        self.file.write_all_at(&note.to_bytes(), 0).and_then(|()| self.file.sync_data()).map_err(failed)?;
-        self.noted = Some(note);
-        Ok(())
-    }
 }
 
 /// What is noted beside a store that somebody else may hold.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use agent_core::Event;
 use agent_core::effect::{Effects, PublishFlags};
 use agent_core::event::Payload;
+use agent_core::pace::Metered;
 use serde::{Deserialize, Serialize};
 use sync_protocol::fleet::FunctionStatus;
-use sync_protocol::records::{Class, Stamp, StoreEpoch};
+use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
 
 use crate::queue::Queue;
 use agent_core::FunctionId;
@@ -21,14 +22,25 @@ pub const MAX_RECORD_BYTES: usize = sync_protocol::MAX_BODY_BYTES - 1024;
 pub enum Write {
     /// A function handled an event, or could not.
     Outcome(Outcome),
-    /// The control plane has every record of a class up to a sequence. Below what is known already it changes nothing;
-    /// beyond the last record of the commits before this one it is refused, so compare an answer with what was sent
-    /// first.
+    /// The control plane has what was sent to it in these ranges (first and last sequence). What lies wholly within one
+    /// is settled, records and runs alike; a run that has grown beyond its range since then stays, to be told again.
+    /// Below the mark it changes nothing; beyond the last record of the commits before this one it is refused, so
+    /// compare an answer with what was sent first.
     Delivered {
         /// The class.
         class: Class,
-        /// The sequence.
-        up_to: u64,
+        /// The ranges.
+        ranges: Vec<(u64, u64)>,
+    },
+    /// Records that wait are given up. What is told to the control plane in their place is how many there were of each
+    /// stream. Sequences that are none that waits are passed over.
+    Dropped {
+        /// The class.
+        class: Class,
+        /// The sequences, in order.
+        sequences: Vec<u64>,
+        /// Why.
+        reason: Reason,
     },
     /// Every publish up to this id was taken by the broker. Below what is known already it changes nothing; beyond the
     /// last publish of the commits before this one it is refused.
@@ -36,9 +48,9 @@ pub enum Write {
         /// The id.
         up_to: u64,
     },
-    /// Records that wait cannot be read, and never will be: from the next one that waits up to `last`. They are passed
-    /// over, and kept as [`Missing`]. Refused unless `first` is the next one that waits, and `last` was given in an
-    /// earlier commit.
+    /// Records that wait cannot be read, and never will be, as [`Damage`](crate::Damage) names them. They are passed over,
+    /// told to the control plane as gone, and kept as [`Missing`]. Below the mark it changes nothing; refused unless
+    /// `last` was given in an earlier commit.
     Lost {
         /// The class.
         class: Class,
@@ -49,6 +61,20 @@ pub enum Write {
         /// What is wrong with them, for a person.
         reason: String,
     },
+    /// The control plane was told of the [`Untold`](crate::Untold) of this id.
+    Told {
+        /// The id.
+        id: u64,
+    },
+    /// The system has been up for so long since this boot, in microseconds.
+    Powered {
+        /// The number of the boot.
+        boot: u64,
+        /// How long.
+        monotonic_us: u64,
+    },
+    /// What was used of a metered link.
+    Metered(Metered),
     /// What runs of the function of this name; `None`: nothing any more.
     Deployment(String, Option<Deployment>),
 }

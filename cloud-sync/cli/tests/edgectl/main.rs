@@ -2,6 +2,7 @@
 
 mod build;
 mod fleet;
+mod gateway;
 mod keys;
 mod records;
 mod world;

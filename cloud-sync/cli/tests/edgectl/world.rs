@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use cloud_sync::{Config, OPERATOR_TOKEN_FILE, Server, serve};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sync_protocol::records::{Class, Origin, Record, Stamp, StoreEpoch};
+use sync_protocol::records::{Class, Entry, Gone, Origin, Range, Reason, Record, Stamp, StoreEpoch, Tally};
 use sync_protocol::{enroll, fleet, records};
 use tempfile::TempDir;
 
@@ -170,6 +170,7 @@ impl Gateway {
             uptime_s: 5,
             epoch: StoreEpoch(1),
             waiting: 3,
+            streams: vec![fleet::StreamReport { name: "temperature".to_owned(), waiting: 3, bytes: 321 }],
             handled: 0,
             dead_letters: 0,
             functions: functions.collect(),
@@ -179,20 +180,44 @@ impl Gateway {
         desired.generation
     }
 
+    /// Delivers records that follow on what was delivered.
     pub(crate) async fn send(&self, first: u64, bodies: &[&[u8]]) {
-        let records: Vec<Record> = (first..)
-            .zip(bodies)
-            .map(|(sequence, body)| Record {
+        assert_eq!(self.send_some(first, bodies).await, first + bodies.len() as u64 - 1);
+    }
+
+    /// Delivers records; answers with the mark.
+    pub(crate) async fn send_some(&self, first: u64, bodies: &[&[u8]]) -> u64 {
+        let entries = (first..).zip(bodies).map(|(sequence, body)| {
+            Entry::Record(Record {
                 stream: "temperature".to_owned(),
                 function: "mean".to_owned(),
                 origin: Origin { device: format!("dev-{}", sequence % 2), topic: "a/b".to_owned(), identity: None },
-                stamp: Stamp { wall_us: 1_793_700_000_000_000 + sequence * 1_000_000, monotonic_us: 0, boot: 0 },
+                stamp: Stamp {
+                    wall_us: 1_793_700_000_000_000 + sequence * 1_000_000,
+                    monotonic_us: 0,
+                    boot: 0,
+                    synchronised: true,
+                },
                 body: body.to_vec(),
             })
-            .collect();
-        let checksum = records::range_checksum(&records);
-        let range = records::Request { epoch: StoreEpoch(1), class: Class::Normal, first, floor: 1, checksum, records };
-        let reply: records::Reply = self.post(sync_protocol::PATH_RECORDS, &range).await;
-        assert_eq!(reply.high_water, first + bodies.len() as u64 - 1);
+        });
+        self.deliver(1, Range { first, entries: entries.collect() }).await
+    }
+
+    /// Says that records are gone: of which stream, why, and how many.
+    pub(crate) async fn tell_gone(&self, first: u64, told: &[(&str, Reason, u64)]) {
+        let tally = told.iter().map(|(stream, reason, count)| Tally {
+            stream: (*stream).to_owned(),
+            reason: *reason,
+            count: *count,
+        });
+        let entries = vec![Entry::Gone(Gone { tally: tally.collect() })];
+        self.deliver(first, Range { first, entries }).await;
+    }
+
+    async fn deliver(&self, floor: u64, range: Range) -> u64 {
+        let request = records::Request::new(StoreEpoch(1), Class::Normal, floor, vec![range]);
+        let reply: records::Reply = self.post(sync_protocol::PATH_RECORDS, &request).await;
+        reply.high_water
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use agent_core::effect::{Effect, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind};
 use agent_store::{Dead, DeadKind, Outcome, OutcomeResult, Store, StoreError, Write, inspect};
-use sync_protocol::records::{Class, Stamp};
+use sync_protocol::records::{Class, Entry, Stamp};
 
 use vfs::{Fault, Operation};
 
@@ -69,7 +69,7 @@ impl Content {
                     identity: None,
                     time_us: 0,
                 },
-                stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0 },
+                stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
                 result,
             })
         };
@@ -94,7 +94,8 @@ impl Content {
         if number % 3 == 2 {
             let waiting = |(done, rest): &(u64, Vec<Vec<u8>>)| done + rest.len() as u64;
             for class in Class::ALL {
-                writes.push(Write::Delivered { class, up_to: waiting(&self.records[usize::from(class.number())]) });
+                let last = waiting(&self.records[usize::from(class.number())]);
+                writes.push(Write::Delivered { class, ranges: vec![(1, last)] });
             }
             writes.push(Write::Published { up_to: waiting(&self.publishes) });
         }
@@ -108,9 +109,12 @@ impl Content {
         for class in Class::ALL {
             let range = reader.range(class, 0, 1_000, usize::MAX).unwrap();
             let waiting = reader.outbox().unwrap().class(class);
-            assert_eq!(waiting.count(), range.records.len() as u64, "what waits has no gaps");
-            content.records[usize::from(class.number())] =
-                (waiting.first - 1, range.records.into_iter().map(|record| record.body).collect());
+            assert_eq!(waiting.next - waiting.first, range.entries.len() as u64, "what waits has no gaps");
+            let bodies = range.entries.into_iter().map(|entry| match entry {
+                Entry::Record(record) => record.body,
+                Entry::Gone(gone) => panic!("{gone:?}"),
+            });
+            content.records[usize::from(class.number())] = (waiting.first - 1, bodies.collect());
         }
         let publishes = reader.publishes(0, 1_000).unwrap();
         content.publishes = (

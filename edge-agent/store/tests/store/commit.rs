@@ -6,9 +6,9 @@ use agent_store::{
     TRIM_ROWS, Write,
 };
 use sync_protocol::fleet::FunctionStatus;
-use sync_protocol::records::{Class, Origin, Record};
+use sync_protocol::records::{Class, Entry, Origin, Record};
 
-use crate::fixture::{Fixture, dead, emit, event, outcome, publish, put, stamp};
+use crate::fixture::{Fixture, dead, delivered, emit, event, outcome, publish, put, stamp};
 
 #[test]
 fn all_effects_of_an_outcome_are_read_back() {
@@ -42,7 +42,7 @@ fn all_effects_of_an_outcome_are_read_back() {
     let origin = Origin { device: "pump-7".into(), topic: "plant/pump-7/temperature".into(), identity: Some((3, 9)) };
     let record =
         Record { stream: "means".into(), function: "mean".into(), origin, stamp: stamp(), body: b"h".to_vec() };
-    assert_eq!((range.first, range.records), (1, vec![record]));
+    assert_eq!((range.first, range.entries), (1, vec![Entry::Record(record)]));
     assert_eq!(it.bodies(Class::Normal, 0), [b"n"]);
 
     let expected = Publish {
@@ -130,7 +130,7 @@ fn a_range_keeps_its_bounds() {
     it.store.commit(&writes).unwrap();
     let mut range = |after, records, bytes| {
         let range = it.reader.range(Class::Normal, after, records, bytes).unwrap();
-        (range.first, range.records.len())
+        (range.first, range.entries.len())
     };
     assert_eq!(range(0, 100, usize::MAX), (1, 10));
     assert_eq!(range(4, 3, usize::MAX), (5, 3));
@@ -161,18 +161,18 @@ fn numbers_are_never_given_twice() {
     let mut it = Fixture::new();
     for class in Class::ALL {
         it.store.commit(&[it.emit(class, b"1"), it.emit(class, b"2"), it.effects(vec![publish("t", b"1")])]).unwrap();
-        it.store.commit(&[Write::Delivered { class, up_to: 2 }]).unwrap();
+        it.store.commit(&[delivered(class, 2)]).unwrap();
     }
     it.store.commit(&[Write::Published { up_to: 2 }]).unwrap();
     assert_eq!(it.raw().query_row("SELECT count(*) FROM outbox_high", [], |row| row.get::<_, i64>(0)), Ok(0));
 
     let mut it = it.reopen();
     let outbox = it.reader.outbox().unwrap();
-    assert_eq!((outbox.waiting(), outbox.class(Class::High).first, outbox.class(Class::High).next), (0, 3, 3));
+    assert_eq!((outbox.class(Class::High).first, outbox.class(Class::High).next), (3, 3));
     for class in Class::ALL {
         it.store.commit(&[it.emit(class, b"3")]).unwrap();
         let range = it.reader.range(class, 0, 10, usize::MAX).unwrap();
-        assert_eq!((range.first, range.records.len()), (3, 1));
+        assert_eq!((range.first, range.entries.len()), (3, 1));
     }
     let committed = it.store.commit(&[it.effects(vec![publish("t", b"3")])]).unwrap();
     assert_eq!((committed.records, committed.publishes), ([3, 3], 3));
@@ -185,14 +185,14 @@ fn what_was_delivered_is_never_handed_out_again_though_deleted_by_and_by() {
     let all = 2 * TRIM_ROWS as u64 + 10;
     let effects = (0..all).map(|_| emit(Class::Normal, b"x")).collect();
     it.store.commit(&[it.effects(effects)]).unwrap();
-    let committed = it.store.commit(&[Write::Delivered { class: Class::Normal, up_to: all - 5 }]).unwrap();
+    let committed = it.store.commit(&[delivered(Class::Normal, all - 5)]).unwrap();
     assert_eq!(committed.leftover, all - 5 - TRIM_ROWS as u64);
     assert_eq!(it.bodies(Class::Normal, 0).len(), 5);
-    assert_eq!(it.reader.outbox().unwrap().waiting(), 5);
+    assert_eq!(it.reader.outbox().unwrap().class(Class::Normal).first, all - 4);
 
     let mut it = it.reopen();
     let range = it.reader.range(Class::Normal, 0, 10, usize::MAX).unwrap();
-    assert_eq!((range.first, range.records.len()), (all - 4, 5));
+    assert_eq!((range.first, range.entries.len()), (all - 4, 5));
     assert_eq!(it.store.commit(&[]).unwrap().leftover, 5);
     assert_eq!(it.store.commit(&[]).unwrap().leftover, 0);
     let stored: i64 = it.raw().query_row("SELECT count(*) FROM outbox_normal", [], |row| row.get(0)).unwrap();
@@ -204,7 +204,7 @@ fn large_rows_are_deleted_by_their_bytes() {
     let mut it = Fixture::new();
     let body = vec![1; TRIM_BYTES / 4];
     it.store.commit(&[it.effects(vec![emit(Class::Normal, &body); 10])]).unwrap();
-    let committed = it.store.commit(&[Write::Delivered { class: Class::Normal, up_to: 10 }]).unwrap();
+    let committed = it.store.commit(&[delivered(Class::Normal, 10)]).unwrap();
     assert_eq!(committed.leftover, 6);
 }
 
@@ -212,14 +212,10 @@ fn large_rows_are_deleted_by_their_bytes() {
 fn an_old_mark_changes_nothing_and_one_from_the_future_is_refused() {
     let mut it = Fixture::new();
     it.store.commit(&[it.emit(Class::Normal, b"1"), it.emit(Class::Normal, b"2")]).unwrap();
-    it.store.commit(&[Write::Delivered { class: Class::Normal, up_to: 1 }]).unwrap();
-    it.store.commit(&[Write::Delivered { class: Class::Normal, up_to: 0 }]).unwrap();
+    it.store.commit(&[delivered(Class::Normal, 1)]).unwrap();
+    it.store.commit(&[delivered(Class::Normal, 0)]).unwrap();
     assert_eq!(it.bodies(Class::Normal, 0), [b"2"]);
-    for write in [
-        Write::Delivered { class: Class::Normal, up_to: 3 },
-        Write::Delivered { class: Class::High, up_to: 1 },
-        Write::Published { up_to: u64::MAX },
-    ] {
+    for write in [delivered(Class::Normal, 3), delivered(Class::High, 1), Write::Published { up_to: u64::MAX }] {
         let error = it.store.commit(&[it.emit(Class::Normal, b"3"), write]).unwrap_err();
         assert_eq!((error.kind(), error.write()), (ErrorKind::Other, Some(1)), "{error}");
     }
@@ -256,7 +252,7 @@ fn a_failure_in_the_middle_leaves_nothing() {
         first.clone(),
         outcome(it.function, OutcomeResult::Dead(dead())),
         Write::Deployment("f".into(), None),
-        Write::Delivered { class: Class::High, up_to: 0 },
+        delivered(Class::High, 0),
         it.effects(vec![emit(Class::Normal, b"n"), put(&[0xff], b"v")]),
         it.emit(Class::Normal, b"after"),
     ];

@@ -7,7 +7,7 @@ use agent_core::effect::{Effect, Effects, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind, Identity};
 use agent_store::{Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Reader, Store, Write};
 use rusqlite::Connection;
-use sync_protocol::records::{Class, Stamp};
+use sync_protocol::records::{Class, Entry, Stamp};
 use tempfile::TempDir;
 
 pub(crate) struct Fixture {
@@ -47,7 +47,7 @@ impl Fixture {
 
     pub(crate) fn bodies(&mut self, class: Class, after: u64) -> Vec<Vec<u8>> {
         let range = self.reader.range(class, after, 10_000, usize::MAX).unwrap();
-        range.records.into_iter().map(|record| record.body).collect()
+        range.entries.into_iter().filter_map(body).collect()
     }
 }
 
@@ -63,11 +63,28 @@ pub(crate) fn raw(dir: &Path) -> Connection {
 }
 
 pub(crate) fn emit(class: Class, body: &[u8]) -> Effect {
+    emit_to("means", class, body)
+}
+
+pub(crate) fn emit_to(stream: &str, class: Class, body: &[u8]) -> Effect {
     let priority = match class {
         Class::Normal => Priority::Normal,
         Class::High => Priority::High,
     };
-    Effect::Emit { stream: "means".into(), body: body.into(), priority }
+    Effect::Emit { stream: stream.into(), body: body.into(), priority }
+}
+
+/// The body of a record; none of what is gone.
+pub(crate) fn body(entry: Entry) -> Option<Vec<u8>> {
+    match entry {
+        Entry::Record(record) => Some(record.body),
+        Entry::Gone(_) => None,
+    }
+}
+
+/// The control plane has everything of a class up to here.
+pub(crate) fn delivered(class: Class, up_to: u64) -> Write {
+    Write::Delivered { class, ranges: vec![(1, up_to)] }
 }
 
 pub(crate) fn publish(topic: &str, payload: &[u8]) -> Effect {
@@ -90,7 +107,7 @@ pub(crate) fn event() -> Event {
 }
 
 pub(crate) fn stamp() -> Stamp {
-    Stamp { wall_us: 1, monotonic_us: 2, boot: u64::MAX }
+    Stamp { wall_us: 1, monotonic_us: 2, boot: u64::MAX, synchronised: true }
 }
 
 pub(crate) fn dead() -> Dead {

@@ -6,3 +6,5 @@ mod fixture;
 mod model;
 mod open;
 mod recovery;
+mod sequences;
+mod tiles;

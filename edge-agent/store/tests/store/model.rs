@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use agent_core::effect::Effect;
-use agent_store::{Deployment, ErrorKind, OutcomeResult, Write};
+use agent_core::retention::Refused;
+use agent_store::{Deployment, ErrorKind, OutcomeResult, Write, inspect};
 use proptest::prelude::*;
 use sync_protocol::fleet::FunctionStatus;
-use sync_protocol::records::Class;
+use sync_protocol::records::{Class, Reason};
 
-use crate::fixture::{Fixture, dead, emit, outcome, publish, put};
+use crate::fixture::{Fixture, dead, emit_to, outcome, publish, put};
+use crate::sequences::{Block, Sequences, Slot};
 
 const FUNCTIONS: [&str; 2] = ["mean", "alert"];
 const NAMES: [&str; 2] = ["a", "b"];
@@ -18,6 +20,7 @@ enum Step {
     Commit(Vec<Small>),
     /// A group whose last write is refused.
     Fail(Vec<Small>),
+    Refuse(Option<Vec<usize>>),
     Reopen,
 }
 
@@ -34,8 +37,11 @@ enum Small {
         function: usize,
     },
     Nothing,
+    /// From and to, as percentages of all that was there before the group.
+    Delivered(Class, u64, u64),
+    Dropped(Class, Vec<u64>, usize),
+    Lost(Class, u64, u64),
     /// Up to this percentage of what waits.
-    Delivered(Class, u64),
     Published(u64),
     Deployed {
         function: usize,
@@ -47,18 +53,22 @@ enum Small {
 enum SmallEffect {
     Put(u8, u8, usize),
     Delete(u8),
-    Emit(Class, u8, usize),
+    Emit(Class, usize, u8, usize),
     Publish(u8),
 }
+
+const STREAMS: [&str; 3] = ["a", "b", "c"];
 
 /// Function, partition, and key or source.
 type Key = (usize, usize, Vec<u8>);
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Model {
     state: BTreeMap<Key, Vec<u8>>,
     seen: BTreeMap<Key, Vec<u8>>,
-    records: [Queue; 2],
+    records: [Sequences; 2],
+    // Names of streams; `None`: all of them.
+    refused: Option<Vec<usize>>,
     publishes: Queue,
     dead_letters: u64,
     deployments: BTreeMap<String, u64>,
@@ -80,9 +90,26 @@ impl Queue {
 }
 
 impl Model {
+    fn new() -> Self {
+        Self {
+            state: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            records: Default::default(),
+            refused: Some(Vec::new()),
+            publishes: Queue::default(),
+            dead_letters: 0,
+            deployments: BTreeMap::new(),
+        }
+    }
+
+    fn of(&mut self, class: Class) -> &mut Sequences {
+        &mut self.records[usize::from(class.number())]
+    }
+
     fn group(&mut self, it: &mut Fixture, group: &[Small]) -> Vec<Write> {
-        for queue in self.records.iter_mut().chain([&mut self.publishes]) {
-            queue.settled = queue.bodies.len();
+        self.publishes.settled = self.publishes.bodies.len();
+        for sequences in &mut self.records {
+            sequences.begin_group();
         }
         group.iter().map(|write| self.apply(it, write)).collect()
     }
@@ -111,9 +138,22 @@ impl Model {
                 outcome(it.store.function(FUNCTIONS[*function]).unwrap(), OutcomeResult::Dead(dead()))
             }
             Small::Nothing => outcome(it.function, OutcomeResult::Nothing),
-            Small::Delivered(class, percent) => {
-                let up_to = self.records[usize::from(class.number())].advance(*percent);
-                Write::Delivered { class: *class, up_to }
+            Small::Delivered(class, from, to) => {
+                let (first, last) = self.of(*class).between(*from, *to);
+                self.of(*class).deliver(first, last);
+                Write::Delivered { class: *class, ranges: vec![(first, last)] }
+            }
+            Small::Dropped(class, percents, reason) => {
+                let mut sequences: Vec<_> = percents.iter().map(|at| self.of(*class).between(*at, *at).0).collect();
+                sequences.sort_unstable();
+                let reason = Reason::ALL[*reason];
+                self.of(*class).give_up(&sequences, reason);
+                Write::Dropped { class: *class, sequences, reason }
+            }
+            Small::Lost(class, from, to) => {
+                let (first, last) = self.of(*class).between(*from, *to);
+                let (first, last) = self.of(*class).lose(first, last);
+                Write::Lost { class: *class, first, last, reason: "the model says so".into() }
             }
             Small::Published(percent) => Write::Published { up_to: self.publishes.advance(*percent) },
             Small::Deployed { function, number } => {
@@ -137,9 +177,14 @@ impl Model {
                 self.state.remove(&(function, partition, vec![key]));
                 Effect::StateDelete { key: vec![key] }
             }
-            SmallEffect::Emit(class, value, size) => {
-                self.records[usize::from(class.number())].bodies.push(vec![value; size]);
-                emit(class, &vec![value; size])
+            SmallEffect::Emit(class, stream, value, size) => {
+                let refused = self.refused.as_ref().is_none_or(|streams| streams.contains(&stream));
+                self.of(class).push(if refused {
+                    Slot::Gone(STREAMS[stream].into(), Reason::Refused)
+                } else {
+                    Slot::Record(STREAMS[stream].into(), vec![value; size])
+                });
+                emit_to(STREAMS[stream], class, &vec![value; size])
             }
             SmallEffect::Publish(value) => {
                 self.publishes.bodies.push(vec![value]);
@@ -164,16 +209,46 @@ impl Model {
             }
         }
         let outbox = it.reader.outbox().unwrap();
+        let mut by_stream: BTreeMap<String, u64> = BTreeMap::new();
         for class in Class::ALL {
-            let queue = &self.records[usize::from(class.number())];
-            prop_assert_eq!(outbox.class(class).first, queue.done as u64 + 1);
-            prop_assert_eq!(outbox.class(class).next, queue.bodies.len() as u64 + 1);
-            prop_assert_eq!(outbox.class(class).count(), (queue.bodies.len() - queue.done) as u64);
-            for after in [0, queue.done / 2, queue.done, queue.bodies.len()] {
-                let from = after.max(queue.done);
-                prop_assert_eq!(it.bodies(class, after as u64), &queue.bodies[from..]);
+            let sequences = &self.records[usize::from(class.number())];
+            let (first, next) = sequences.ends();
+            prop_assert_eq!((outbox.class(class).first, outbox.class(class).next), (first, next));
+            let blocks = sequences.blocks();
+            // From the front to the end, block by block.
+            let (mut after, mut found) = (0, Vec::new());
+            while let Some(last) = {
+                let range = it.reader.range(class, after, 10_000, usize::MAX).unwrap();
+                found.extend(Sequences::entries(&range));
+                range.last()
+            } {
+                after = last;
+            }
+            prop_assert_eq!(&found, &blocks);
+            // And from everywhere: what lies in a run that begins before is not handed out.
+            for after in (0..next).step_by(1 + next as usize / 20) {
+                let range = it.reader.range(class, after, 10_000, usize::MAX).unwrap();
+                let expected = blocks.iter().find(|(first, _)| *first > after);
+                prop_assert_eq!(Sequences::entries(&range).into_iter().next(), expected.cloned());
+            }
+            let gone: Vec<_> = it.reader.gone(class, 0, 10_000).unwrap().iter().flat_map(Sequences::entries).collect();
+            let is_gone = |entry: &&(u64, Block)| matches!(entry.1, Block::Gone(_));
+            prop_assert_eq!(gone, blocks.iter().filter(is_gone).cloned().collect::<Vec<_>>());
+            let heads = it.reader.heads(class, 0, Some("b"), 10_000).unwrap().heads;
+            let of_b: Vec<_> = sequences.of_stream("b").collect();
+            prop_assert_eq!(heads.iter().map(|head| head.sequence).collect::<Vec<_>>(), of_b);
+            for stream in STREAMS {
+                *by_stream.entry(stream.into()).or_default() += sequences.of_stream(stream).count() as u64;
             }
         }
+        let usage = it.reader.usage().unwrap();
+        prop_assert_eq!(&usage, it.store.usage());
+        by_stream.retain(|_, records| *records > 0);
+        let counted = usage.iter().filter(|stream| stream.records > 0);
+        prop_assert_eq!(
+            counted.map(|stream| (stream.name.to_string(), stream.records)).collect::<BTreeMap<_, _>>(),
+            by_stream
+        );
         let publishes = it.reader.publishes(0, 10_000).unwrap();
         let ids: Vec<_> = publishes.iter().map(|publish| publish.id as usize).collect();
         let payloads: Vec<_> = publishes.iter().map(|publish| publish.payload.to_vec()).collect();
@@ -207,7 +282,8 @@ fn effect() -> impl Strategy<Value = SmallEffect> {
     prop_oneof![
         (0..4u8, any::<u8>(), 0..3000usize).prop_map(|(key, value, size)| SmallEffect::Put(key, value, size)),
         (0..4u8).prop_map(SmallEffect::Delete),
-        (class(), any::<u8>(), 0..6000usize).prop_map(|(class, value, size)| SmallEffect::Emit(class, value, size)),
+        (class(), 0..3usize, any::<u8>(), 0..6000usize)
+            .prop_map(|(class, stream, value, size)| SmallEffect::Emit(class, stream, value, size)),
         any::<u8>().prop_map(SmallEffect::Publish),
     ]
 }
@@ -225,7 +301,11 @@ fn small() -> impl Strategy<Value = Small> {
         ),
         1 => (0..2usize).prop_map(|function| Small::Dead { function }),
         1 => Just(Small::Nothing),
-        2 => (class(), percent()).prop_map(|(class, percent)| Small::Delivered(class, percent)),
+        2 => (class(), prop_oneof![Just(0), percent()], percent())
+            .prop_map(|(class, from, to)| Small::Delivered(class, from, to)),
+        2 => (class(), proptest::collection::vec(0..=100u64, 0..12), 0..Reason::ALL.len())
+            .prop_map(|(class, at, reason)| Small::Dropped(class, at, reason)),
+        1 => (class(), percent(), percent()).prop_map(|(class, from, to)| Small::Lost(class, from, to)),
         1 => percent().prop_map(Small::Published),
         1 => (0..2usize, proptest::option::of(any::<u64>()))
             .prop_map(|(function, number)| Small::Deployed { function, number }),
@@ -234,7 +314,13 @@ fn small() -> impl Strategy<Value = Small> {
 
 fn step() -> impl Strategy<Value = Step> {
     let group = || proptest::collection::vec(small(), 0..8);
-    prop_oneof![4 => group().prop_map(Step::Commit), 2 => group().prop_map(Step::Fail), 1 => Just(Step::Reopen)]
+    let refused = proptest::option::of(proptest::collection::vec(0..3usize, 0..2));
+    prop_oneof![
+        6 => group().prop_map(Step::Commit),
+        2 => group().prop_map(Step::Fail),
+        1 => refused.prop_map(Step::Refuse),
+        1 => Just(Step::Reopen),
+    ]
 }
 
 proptest! {
@@ -242,13 +328,13 @@ proptest! {
 
     #[test]
     fn the_store_is_what_the_model_says(steps in proptest::collection::vec(step(), 1..16)) {
-        let (mut it, mut model) = (Fixture::new(), Model::default());
+        let (mut it, mut model) = (Fixture::new(), Model::new());
         for step in steps {
             match step {
                 Step::Commit(group) => {
                     let writes = model.group(&mut it, &group);
                     let committed = it.store.commit(&writes).unwrap();
-                    let counts = model.records.each_ref().map(|queue| queue.bodies.len() as u64);
+                    let counts = model.records.each_ref().map(|sequences| sequences.ends().1 - 1);
                     prop_assert_eq!(committed.records, counts);
                     prop_assert_eq!(committed.publishes, model.publishes.bodies.len() as u64);
                     prop_assert_eq!((committed.dead_letters, committed.leftover), (model.dead_letters, 0));
@@ -260,9 +346,21 @@ proptest! {
                     let error = it.store.commit(&writes).unwrap_err();
                     prop_assert_eq!((error.kind(), error.write()), (ErrorKind::Other, Some(writes.len() - 1)));
                 }
-                Step::Reopen => it = it.reopen(),
+                Step::Refuse(streams) => {
+                    it.store.refuse(match &streams {
+                        None => Refused::All,
+                        Some(streams) => Refused::Streams(streams.iter().map(|of| STREAMS[*of].into()).collect()),
+                    });
+                    model.refused = streams;
+                }
+                Step::Reopen => {
+                    it = it.reopen();
+                    model.refused = Some(Vec::new());
+                }
             }
             model.compare(&mut it)?;
         }
+        let survey = inspect(it.dir.path(), |_| true).unwrap();
+        prop_assert!(survey.is_whole(), "{:?}", survey);
     }
 }

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use agent_core::pace::Metered;
 use agent_store::{
     Deployment, ErrorKind, Item, OutcomeResult, Queue, Recovery, Store, Survey, Write, inspect, salvage_copy,
 };
 use sync_protocol::fleet::FunctionStatus;
-use sync_protocol::records::Class;
+use sync_protocol::records::{Class, Reason};
 
-use crate::fixture::{Fixture, dead, outcome, publish, put, raw};
+use crate::fixture::{Fixture, dead, delivered, outcome, publish, put, raw};
 
 const NORMAL: Queue = Queue::Records(Class::Normal);
 
@@ -42,7 +43,7 @@ fn full() -> Fixture {
             outcome(it.function, OutcomeResult::Dead(dead())),
             outcome(other, OutcomeResult::Effects(vec![put(b"k", b"v")])),
             Write::Deployment("mean".into(), Some(deployment)),
-            Write::Delivered { class: Class::Normal, up_to: 3 },
+            delivered(Class::Normal, 3),
             Write::Published { up_to: 39 },
         ])
         .unwrap();
@@ -96,6 +97,10 @@ fn recover(dir: &Path) -> (Fixture, Recovery) {
 
 fn lost(survey: &Survey) -> Vec<(Queue, u64, Option<u64>)> {
     survey.lost().map(|lost| (lost.queue, lost.first, lost.last)).collect()
+}
+
+fn records(store: &Store) -> u64 {
+    store.usage().iter().map(|stream| stream.records).sum()
 }
 
 fn numbers(it: &mut Fixture) -> Vec<u8> {
@@ -247,7 +252,7 @@ fn a_recovery_that_was_cut_off_is_taken_up_again() {
     for moved in 0..=2 {
         let dir = cut_off(full());
         let path = dir.path();
-        fs::write(path.join("condemned"), "quarantine-4\nthe power went").unwrap();
+        fs::write(path.join("condemned"), "quarantine-4\n\nthe power went").unwrap();
         fs::create_dir(path.join("quarantine-4")).unwrap();
         for name in ["store.db-wal", "store.db"].into_iter().take(moved) {
             fs::rename(path.join(name), path.join("quarantine-4").join(name)).unwrap();
@@ -275,10 +280,9 @@ fn records_that_cannot_be_read_are_passed_over_and_remembered() {
     it.raw().execute_batch("UPDATE outbox_normal SET checksum = 0 WHERE id = 4").unwrap();
     assert!(it.reader.range(Class::Normal, 0, 10, usize::MAX).is_err());
     let skip = |first, last| Write::Lost { class: Class::Normal, first, last, reason: "its checksum is wrong".into() };
-    for wrong in [skip(5, 5), skip(3, 4), skip(4, 41)] {
-        assert_eq!(it.store.commit(&[wrong]).unwrap_err().kind(), ErrorKind::Other);
-    }
-    it.store.commit(&[skip(4, 4)]).unwrap();
+    assert_eq!(it.store.commit(&[skip(4, 41)]).unwrap_err().kind(), ErrorKind::Other);
+    // The second one comes too late, and changes nothing.
+    it.store.commit(&[skip(4, 4), delivered(Class::Normal, 4), skip(3, 4)]).unwrap();
     assert_eq!(it.reader.range(Class::Normal, 0, 10, usize::MAX).unwrap().first, 5);
     let mut it = it.reopen();
     let [(1, missing)] = &it.reader.missing(0, 10).unwrap()[..] else { panic!("one range is missing") };
@@ -330,6 +334,69 @@ fn a_copy_is_salvaged_elsewhere() {
     assert!(again.to_string().contains("not empty"), "{again}");
     let store = Store::open(&to).unwrap();
     assert_ne!(Some(store.epoch()), survey.epoch);
-    assert_eq!(store.reader().unwrap().outbox().unwrap().waiting(), 38);
+    assert_eq!(records(&store), 38);
     assert_eq!(raw(&to).query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
+}
+
+/// What was delivered ahead of the mark is not carried over, and what is gone and was not told still is told.
+#[test]
+fn runs_are_carried_over_as_what_they_are() {
+    let mut it = full();
+    let dropped = |sequences: &[u64]| Write::Dropped {
+        class: Class::Normal,
+        sequences: sequences.to_vec(),
+        reason: Reason::Oldest,
+    };
+    it.store.commit(&[dropped(&[10, 11, 12]), dropped(&[20]), Write::Powered { boot: 9, monotonic_us: 8 }]).unwrap();
+    let delivered = Write::Delivered { class: Class::Normal, ranges: vec![(11, 11), (20, 24), (30, 40)] };
+    it.store.commit(&[delivered, Write::Metered(Metered { month: 1, bytes: 2 })]).unwrap();
+    it.raw().execute_batch("UPDATE outbox_normal SET checksum = 0 WHERE id = 4").unwrap();
+    let old = it.store.epoch();
+    let (mut it, recovery) = recover(closed(it).path());
+    let queue = &recovery.survey.queues[0];
+    assert_eq!((queue.whole, queue.settled, queue.gone[0].count), (37 - 1 - 3 - 5 - 11, 16, 3), "{recovery}");
+    assert!(numbers(&mut it).into_iter().eq((5..=9).chain(13..=19).chain(25..=29)));
+    let gone = it.reader.gone(Class::Normal, 0, 10).unwrap();
+    assert_eq!(gone.iter().map(|run| (run.first, run.last())).collect::<Vec<_>>(), [(6, Some(8))]);
+    assert_eq!(it.reader.metered().unwrap(), Metered { month: 1, bytes: 2 });
+    assert_eq!(it.reader.boots().unwrap()[0].boot, 9);
+
+    // What was lost with it is told under its own epoch, once.
+    let untold = it.reader.untold().unwrap().unwrap();
+    assert_eq!((untold.epoch, untold.class, untold.first, untold.last), (old, Class::Normal, 4, 4));
+    it.store.commit(&[Write::Told { id: untold.id }]).unwrap();
+    assert_eq!(it.reader.untold().unwrap(), None);
+}
+
+/// The answer came, and could not be written because of the damage.
+#[test]
+fn what_was_confirmed_when_a_store_is_given_up_is_not_carried_over() {
+    let it = full();
+    it.raw().execute_batch("UPDATE outbox_normal SET checksum = 0 WHERE id = 25").unwrap();
+    let Fixture { dir, store, reader, .. } = it;
+    drop(reader);
+    let unwritten =
+        [Write::Delivered { class: Class::Normal, ranges: vec![(4, 6), (20, 30)] }, Write::Published { up_to: 40 }];
+    store.condemn("a page cannot be read", &unwritten).unwrap();
+    let (mut it, recovery) = recover(dir.path());
+    assert!(numbers(&mut it).into_iter().eq((7..=19).chain(31..=40)), "{recovery}");
+    assert_eq!((lost(&recovery.survey), it.reader.publishes(0, 10).unwrap()), (vec![], vec![]));
+}
+
+#[test]
+fn a_count_that_is_not_that_of_the_rows_is_named() {
+    let it = full();
+    it.raw().execute_batch("DELETE FROM outbox_normal WHERE id = 20").unwrap();
+    let survey = inspect(it.dir.path(), |_| true).unwrap();
+    assert_eq!(lost(&survey), [(NORMAL, 20, Some(20))]);
+    assert!(
+        survey.damage[0].contains("\"means\" has 37 records") && survey.damage[0].contains("and 38 of"),
+        "{survey:?}"
+    );
+    it.raw().execute_batch("UPDATE streams SET records = 37").unwrap();
+    let dir = closed(it);
+    let error = Store::open(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("the table streams"), "{error}");
+    recover(dir.path());
 }

@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use system_tests::crash::{Report, cannot_cut_power, cannot_trace, crash, draw, power_cut};
+use system_tests::crash::{cannot_cut_power, cannot_trace, crash, draw, power_cut};
+use system_tests::simulation::simulate;
+use system_tests::{Cloud, Edgectl, World};
 
 #[derive(Debug, Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask")]
@@ -36,14 +38,21 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Runs the sync protocol over a link that does everything that links do, in virtual time
+    Simulate {
+        /// How many gateways, each with a seed of its own
+        #[arg(long, default_value_t = 100)]
+        runs: u64,
+        /// Of the first one; the others count on from it [default: another each time]
+        #[arg(long)]
+        seed: Option<u64>,
+    },
 }
 
 fn main() -> ExitCode {
     match run(Args::parse().command) {
-        Ok(report) => {
-            say(&report);
-            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             say(format_args!("error: {error:#}"));
             ExitCode::FAILURE
@@ -51,8 +60,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<Report> {
-    match command {
+// Returns whether all was as it must be.
+fn run(command: Command) -> Result<bool> {
+    let report = match command {
         Command::Crash { kills, seed } => {
             let seed = seed.unwrap_or_else(from_the_clock);
             let untraced = cannot_trace();
@@ -60,7 +70,7 @@ fn run(command: Command) -> Result<Report> {
                 say(format_args!("skipping kills at system calls: strace cannot trace here ({reason})"));
             }
             say(format_args!("{kills} kills, seed {seed}"));
-            crash(seed, &draw(seed, kills, untraced.is_none()), progress)
+            crash(seed, &draw(seed, kills, untraced.is_none()), progress)?
         }
         Command::PowerCut { cuts, seed } => {
             if let Some(reason) = cannot_cut_power() {
@@ -68,9 +78,25 @@ fn run(command: Command) -> Result<Report> {
             }
             let seed = seed.unwrap_or_else(from_the_clock);
             say(format_args!("{cuts} power cuts, seed {seed}"));
-            power_cut(seed, cuts, progress)
+            power_cut(seed, cuts, progress)?
         }
+        Command::Simulate { runs, seed } => return simulate_all(runs, seed.unwrap_or_else(from_the_clock)),
+    };
+    say(&report);
+    Ok(report.is_clean())
+}
+
+fn simulate_all(runs: u64, seed: u64) -> Result<bool> {
+    let world = World::new()?;
+    let cloud = Cloud::start(&world)?;
+    let operator = Edgectl::new(&world, &cloud)?;
+    let mut all_clean = true;
+    for seed in seed..seed.saturating_add(runs) {
+        let report = simulate(&cloud, &operator, seed)?;
+        say(&report);
+        all_clean &= report.is_clean();
     }
+    Ok(all_clean)
 }
 
 fn from_the_clock() -> u64 {

@@ -1,0 +1,75 @@
+//! Keeps records that wait within their time and their room, as [`agent_core::retention`] decides.
+//!
+//! A quota is a bound that is come back to, not one that is never passed: what is committed while a request is on its way
+//! comes on top.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_core::retention::Retention;
+use agent_store::{Reader, Write};
+
+use self::keeping::{Commit, Keeping};
+use crate::clock::Clock;
+use crate::limits;
+use crate::meter::Meter;
+use crate::pipeline::writer::{Sender, Wakers};
+use crate::uplink::OutboxTurn;
+
+pub mod keeping;
+
+/// All that keeping takes.
+#[derive(Debug)]
+pub struct Keeper {
+    /// Its own.
+    pub reader: Reader,
+    /// Where drops go.
+    pub writer: Sender,
+    /// Says when a quota is passed.
+    pub wakers: Arc<Wakers>,
+    /// What holds.
+    pub retention: Arc<Retention>,
+    /// Shared with whoever delivers.
+    pub turn: OutboxTurn,
+    /// The clocks.
+    pub clock: Clock,
+    /// Is to be remembered now and then.
+    pub meter: Meter,
+}
+
+impl Keeper {
+    /// Keeps for as long as the agent runs.
+    pub async fn keep(mut self) {
+        let interval = match self.retention.shortest_ttl_us() {
+            Some(ttl) => Duration::from_micros(ttl / 10).clamp(limits::KEEP_EVERY.0, limits::KEEP_EVERY.1),
+            None => limits::KEEP_EVERY.1,
+        };
+        let mut keeping = Keeping::new(self.retention.clone());
+        let mut drops = Drops { writer: self.writer.clone(), turn: self.turn.clone() };
+        loop {
+            let now = self.clock.stamp();
+            let powered = Write::Powered { boot: now.boot, monotonic_us: now.monotonic_us };
+            // Where the store does not take it, it is being opened anew; then it is told again.
+            let _ = self.writer.write(vec![powered, self.meter.write()]).await;
+            if let Err(error) = keeping.round(&mut self.reader, now, &mut drops).await {
+                tracing::warn!("records that wait are not kept within their time and room: {error}");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.wakers.quotas.notified() => {}
+            }
+        }
+    }
+}
+
+struct Drops {
+    writer: Sender,
+    turn: OutboxTurn,
+}
+
+impl Commit for Drops {
+    async fn commit(&mut self, write: Write) -> bool {
+        let _turn = self.turn.lock().await;
+        self.writer.write(vec![write]).await.is_some()
+    }
+}

@@ -1,0 +1,280 @@
+//! A transaction while it is being written.
+
+use agent_core::FunctionId;
+use agent_core::effect::{Effect, Priority};
+use agent_core::retention::Refused;
+use rusqlite::{CachedStatement, Transaction};
+use sync_protocol::records::{Class, Reason, StoreEpoch};
+
+use crate::error::Cause;
+use crate::queue::{Ends, Queue};
+use crate::store::{Position, TRIM_BYTES, TRIM_ROWS};
+use crate::streams::Streams;
+use crate::tiles::{self, Run, Tiles};
+use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Write};
+use crate::{boots, rows, schema};
+
+/// What a transaction changes beside the database.
+pub(crate) struct Changed<'a> {
+    pub(crate) position: &'a mut Position,
+    pub(crate) streams: &'a mut Streams,
+    pub(crate) scratch: &'a mut Vec<u8>,
+}
+
+/// A transaction while it is being written.
+pub(crate) struct Group<'a> {
+    transaction: &'a Transaction<'a>,
+    epoch: StoreEpoch,
+    policy: &'a Refused,
+    position: &'a mut Position,
+    streams: &'a mut Streams,
+    scratch: &'a mut Vec<u8>,
+    before: Position,
+    put: CachedStatement<'a>,
+    delete: CachedStatement<'a>,
+    seen: CachedStatement<'a>,
+    // By `Queue::index`.
+    insert: [CachedStatement<'a>; 3],
+    // By `Class::number`: records at the end of the outbox that were refused, and are not written yet.
+    refusing: [Option<Run>; 2],
+}
+
+impl<'a> Group<'a> {
+    pub(crate) fn new(
+        transaction: &'a Transaction<'a>,
+        epoch: StoreEpoch,
+        refused: &'a Refused,
+        Changed { position, streams, scratch }: Changed<'a>,
+    ) -> Result<Self, Cause> {
+        let record = |class| transaction.prepare_cached(tiles::sql(class).insert);
+        Ok(Self {
+            put: transaction.prepare_cached(
+                "REPLACE INTO state (function, partition, key, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?,
+            delete: transaction
+                .prepare_cached("DELETE FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3")?,
+            seen: transaction.prepare_cached(
+                "REPLACE INTO seen (function, partition, source, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?,
+            insert: [
+                record(Class::Normal)?,
+                record(Class::High)?,
+                transaction.prepare_cached("INSERT INTO publishes (id, checksum, body) VALUES (?1, ?2, ?3)")?,
+            ],
+            refusing: [None, None],
+            before: *position,
+            transaction,
+            epoch,
+            policy: refused,
+            position,
+            streams,
+            scratch,
+        })
+    }
+
+    pub(crate) fn write(&mut self, write: &Write) -> Result<(), Cause> {
+        match write {
+            Write::Outcome(outcome) => self.outcome(outcome),
+            Write::Delivered { class, ranges } => {
+                self.put_refused(*class)?;
+                ranges.iter().try_for_each(|(first, last)| {
+                    self.was_given(Queue::Records(*class), *last)?;
+                    let done = self.tiles(*class).settle(*first, *last)?;
+                    self.position.queues[Queue::Records(*class).index()].done = done;
+                    Ok(())
+                })
+            }
+            Write::Dropped { class, sequences, reason } => {
+                self.put_refused(*class)?;
+                self.tiles(*class).drop_records(sequences, *reason)
+            }
+            Write::Published { up_to } => {
+                self.was_given(Queue::Publishes, *up_to)?;
+                let ends = &mut self.position.queues[Queue::Publishes.index()];
+                ends.done = ends.done.max(*up_to);
+                Ok(())
+            }
+            Write::Lost { class, first, last, reason } => self.lost(*class, *first, *last, reason),
+            Write::Told { id } => {
+                let told = schema::meta(self.transaction, schema::MISSING_TOLD)?.max(*id);
+                schema::set_meta(self.transaction, schema::MISSING_TOLD, told)
+            }
+            Write::Powered { boot, monotonic_us } => boots::powered(self.transaction, *boot, *monotonic_us),
+            Write::Metered(metered) => {
+                schema::set_meta(self.transaction, schema::METERED_MONTH, metered.month.into())?;
+                schema::set_meta(self.transaction, schema::METERED_BYTES, metered.bytes)
+            }
+            Write::Deployment(function, Some(deployment)) => {
+                rows::write_deployment(self.scratch, deployment);
+                self.transaction
+                    .prepare_cached("REPLACE INTO deployments (function, checksum, value) VALUES (?1, ?2, ?3)")?
+                    .execute((function, rows::named_checksum(function, self.scratch), &*self.scratch))?;
+                Ok(())
+            }
+            Write::Deployment(function, None) => {
+                self.transaction.prepare_cached("DELETE FROM deployments WHERE function = ?1")?.execute([function])?;
+                Ok(())
+            }
+        }
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) -> Result<(), Cause> {
+        match &outcome.result {
+            OutcomeResult::Nothing => return Ok(()),
+            OutcomeResult::Effects(effects) => {
+                for effect in effects {
+                    self.effect(outcome, effect)?;
+                }
+            }
+            OutcomeResult::Dead(dead) => {
+                rows::write_dead_letter(self.scratch, outcome, dead);
+                self.transaction
+                    .prepare_cached("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
+                    .execute((rows::checksum(self.scratch), &*self.scratch))?;
+                self.position.dead_letters += 1;
+            }
+        }
+        if let Some((source, value)) = &outcome.seen {
+            let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
+            let checksum = rows::keyed_checksum(function, partition, source.as_bytes(), value);
+            self.seen.execute((function, partition, &**source, checksum, value))?;
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, outcome: &Outcome, effect: &Effect) -> Result<(), Cause> {
+        let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
+        match effect {
+            Effect::StatePut { key, value } => {
+                let checksum = rows::keyed_checksum(function, partition, key, value);
+                self.put.execute((function, partition, key, checksum, value))?;
+                Ok(())
+            }
+            Effect::StateDelete { key } => {
+                self.delete.execute((function, partition, key))?;
+                Ok(())
+            }
+            Effect::Emit { stream, body, priority } => {
+                let class = match priority {
+                    Priority::Normal => Class::Normal,
+                    Priority::High => Class::High,
+                };
+                if self.policy.holds(stream) {
+                    return self.refuse(class, stream);
+                }
+                rows::write_record(self.scratch, outcome, stream, body);
+                if self.scratch.len() > MAX_RECORD_BYTES {
+                    return Err(Cause::TooLarge {
+                        function: outcome.function_name.as_ref().into(),
+                        stream: stream.clone(),
+                        bytes: self.scratch.len(),
+                    });
+                }
+                let sequence = self.next(Queue::Records(class));
+                let number = self.streams.add(stream, self.scratch.len());
+                let checksum = rows::checksum(self.scratch);
+                self.insert[Queue::Records(class).index()].execute((sequence, number, checksum, &*self.scratch))?;
+                Ok(())
+            }
+            Effect::Publish { topic, payload, flags } => {
+                rows::write_publish(self.scratch, &outcome.event.device, topic, payload, *flags);
+                let id = self.next(Queue::Publishes);
+                self.insert[Queue::Publishes.index()].execute((id, rows::checksum(self.scratch), &*self.scratch))?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The number of what is put at a queue's end.
+    fn next(&mut self, queue: Queue) -> i64 {
+        let last = &mut self.position.queues[queue.index()].last;
+        *last += 1;
+        rows::integer(*last)
+    }
+
+    /// A record gets its sequence, and that is all of it.
+    fn refuse(&mut self, class: Class, stream: &str) -> Result<(), Cause> {
+        let sequence = rows::number(self.next(Queue::Records(class)));
+        let run = Run::one(sequence, stream, Reason::Refused);
+        match Run::extend(&mut self.refusing[usize::from(class.number())], run) {
+            Some(before) => self.tiles(class).put(before),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores what was refused so far: the writes of a group take effect in their order.
+    fn put_refused(&mut self, class: Class) -> Result<(), Cause> {
+        match self.refusing[usize::from(class.number())].take() {
+            Some(run) => self.tiles(class).put(run),
+            None => Ok(()),
+        }
+    }
+
+    fn tiles(&mut self, class: Class) -> Tiles<'_> {
+        let done = self.position.queues[Queue::Records(class).index()].done;
+        Tiles { connection: self.transaction, class, done, streams: self.streams, scratch: self.scratch }
+    }
+
+    /// What this very group adds cannot have left the gateway yet.
+    fn was_given(&self, queue: Queue, up_to: u64) -> Result<(), Cause> {
+        let last = self.before.queues[queue.index()].last;
+        if up_to > last { Err(Cause::Ahead { queue, up_to, last }) } else { Ok(()) }
+    }
+
+    fn lost(&mut self, class: Class, first: u64, last: u64, reason: &str) -> Result<(), Cause> {
+        let queue = Queue::Records(class);
+        self.was_given(queue, last)?;
+        let first = first.max(self.position.queues[queue.index()].done + 1);
+        if first > last {
+            return Ok(());
+        }
+        self.put_refused(class)?;
+        self.tiles(class).lose(first, last)?;
+        let missing = Missing { epoch: self.epoch, queue, first, last: Some(last), reason: reason.to_owned() };
+        rows::put_missing(self.transaction, self.scratch, &missing)
+    }
+
+    /// Stores the marks that moved, and deletes what is done with.
+    pub(crate) fn finish(mut self) -> Result<(), Cause> {
+        for class in Class::ALL {
+            self.put_refused(class)?;
+        }
+        for queue in Queue::ALL {
+            let ends = &mut self.position.queues[queue.index()];
+            if ends.done != self.before.queues[queue.index()].done {
+                schema::set_meta(self.transaction, queue.sql().table, ends.done)?;
+            }
+            if ends.stored <= ends.done {
+                ends.stored = trim(self.transaction, queue, ends, self.streams)?;
+            }
+        }
+        self.streams.store(self.transaction)?;
+        if self.position.dead_letters != self.before.dead_letters {
+            schema::set_meta(self.transaction, "dead_letters", self.position.dead_letters)?;
+        }
+        Ok(())
+    }
+}
+
+/// Deletes rows from the low end up to the mark, within the bounds; what then is the lowest.
+fn trim(transaction: &Transaction<'_>, queue: Queue, ends: &Ends, streams: &mut Streams) -> Result<u64, Cause> {
+    let (from, to) = (rows::integer(ends.stored), rows::integer(ends.done));
+    let mut sizes = transaction.prepare_cached(queue.sql().sizes)?;
+    let mut sizes = sizes.query((from, to, TRIM_ROWS as i64))?;
+    let (mut last, mut count, mut bytes) = (from, 0, 0u64);
+    while bytes < TRIM_BYTES as u64 {
+        let Some(row) = sizes.next()? else { break };
+        last = row.get(0)?;
+        let size = rows::number(row.get(1)?);
+        if let Some(stream) = row.get(2)? {
+            streams.remove(stream, size);
+        }
+        bytes = bytes.saturating_add(size);
+        count += 1;
+    }
+    drop(sizes);
+    transaction.prepare_cached(queue.sql().delete)?.execute((from, last))?;
+    // Nothing is left, and a run that was the last row stood for more than its number.
+    let all = count < TRIM_ROWS && bytes < TRIM_BYTES as u64;
+    Ok(if all { ends.done } else { rows::number(last) } + 1)
+}

@@ -1,0 +1,127 @@
+//! What is delivered next, from a real store to a control plane that answers as it should.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_core::effect::{Effect, Priority};
+use agent_core::event::{Event, EventKind};
+use agent_core::retention::Refused;
+use agent_store::{FunctionId, Outcome, OutcomeResult, Store, Write};
+use edge_agent::uplink::delivery::{Allowed, Delivery, Sending, Step};
+use sync_protocol::records::{Class, Entry, Reason, Reply, Stamp};
+
+fn emit(function: FunctionId, priority: Priority) -> Write {
+    Write::Outcome(Outcome {
+        function,
+        function_name: "f".into(),
+        partition: "p".into(),
+        seen: None,
+        event: Event {
+            kind: EventKind::Mqtt,
+            device: "d".into(),
+            topic: "t".into(),
+            payload: Arc::new([]),
+            identity: None,
+            time_us: 0,
+        },
+        stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+        result: OutcomeResult::Effects(vec![Effect::Emit { stream: "s".into(), body: b"1".to_vec(), priority }]),
+    })
+}
+
+struct Gateway {
+    store: Store,
+    function: FunctionId,
+    reader: agent_store::Reader,
+    delivery: Delivery,
+}
+
+impl Gateway {
+    fn new(dir: &Path) -> Self {
+        let mut store = Store::open(dir).unwrap();
+        let (function, reader) = (store.function("f").unwrap(), store.reader().unwrap());
+        let delivery = Delivery::new(store.epoch(), None);
+        Self { store, function, reader, delivery }
+    }
+
+    fn emit(&mut self, count: usize, priority: Priority) {
+        let writes = vec![emit(self.function, priority); count];
+        self.store.commit(&writes).unwrap();
+    }
+
+    fn next(&mut self) -> Option<Sending> {
+        match self.delivery.next(&mut self.reader, Allowed::All).unwrap() {
+            Step::Send(sending) => Some(*sending),
+            Step::Idle => None,
+            step => panic!("{step:?}"),
+        }
+    }
+
+    /// The control plane has everything up to what was sent; how many records that were.
+    fn answered(&mut self, sending: Sending) -> u64 {
+        let (epoch, class, checksum) = (sending.request.epoch, sending.request.class, sending.request.checksum);
+        let high_water = sending.request.ranges.last().and_then(sync_protocol::records::Range::last).unwrap();
+        let reply = Reply { epoch, class, checksum, high_water };
+        let confirmed = self.delivery.answered(sending, &reply, 0, Duration::from_millis(1), 100).unwrap();
+        self.store.commit(&[confirmed.write]).unwrap();
+        confirmed.records
+    }
+}
+
+#[test]
+fn records_leave_also_while_others_are_refused_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::new(dir.path());
+    gateway.emit(10, Priority::Normal);
+    gateway.store.refuse(Refused::All);
+    gateway.emit(1, Priority::Normal);
+    let mut delivered = 0;
+    for _ in 0..4 {
+        let sending = gateway.next().unwrap();
+        // So the run that was sent is never the one that is there when the answer comes.
+        gateway.emit(1, Priority::Normal);
+        delivered += gateway.answered(sending);
+    }
+    assert_eq!(delivered, 10);
+    // It comes to rest when they do.
+    gateway.store.refuse(Refused::None);
+    while let Some(sending) = gateway.next() {
+        gateway.answered(sending);
+    }
+    assert_eq!(gateway.reader.outbox().unwrap().class(Class::Normal).first, 16);
+}
+
+#[test]
+fn what_is_gone_goes_first_then_what_is_urgent_then_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::new(dir.path());
+    gateway.emit(3, Priority::Normal);
+    gateway.store.refuse(Refused::All);
+    gateway.emit(2, Priority::Normal);
+    gateway.store.refuse(Refused::None);
+    gateway.emit(1, Priority::High);
+    let mut order = Vec::new();
+    while let Some(sending) = gateway.next() {
+        let entries = sending.request.ranges.iter().flat_map(|range| &range.entries);
+        let gone = entries.clone().filter(|entry| matches!(entry, Entry::Gone(_))).count();
+        order.push((sending.request.class, gone, entries.count() - gone));
+        gateway.answered(sending);
+    }
+    assert_eq!(order, [(Class::Normal, 1, 0), (Class::High, 0, 1), (Class::Normal, 0, 3)]);
+}
+
+#[test]
+fn what_lies_between_others_that_are_gone_does_not_take_a_request_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::new(dir.path());
+    gateway.emit(1_000, Priority::Normal);
+    let sequences = (1..=1_000).step_by(2).collect();
+    gateway.store.commit(&[Write::Dropped { class: Class::Normal, sequences, reason: Reason::Thinned }]).unwrap();
+    let (mut requests, mut delivered) = (0, 0);
+    while let Some(sending) = gateway.next() {
+        delivered += gateway.answered(sending);
+        requests += 1;
+    }
+    assert_eq!((delivered, requests), (500, 2));
+}
