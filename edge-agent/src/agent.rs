@@ -18,6 +18,7 @@ use sync_protocol::fleet::{
 };
 use sync_protocol::records::StoreEpoch;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
@@ -31,7 +32,7 @@ use crate::keeper::Keeper;
 use crate::link::{AGENT_VERSION, Link, LinkError};
 use crate::meter::Meter;
 use crate::pipeline::Pipeline;
-use crate::pipeline::worker::{self, TrialEnd};
+use crate::pipeline::worker;
 use crate::pipeline::writer::{self, End, Wakers};
 use crate::plan::Version;
 use crate::uplink::{OutboxTurn, Uplink};
@@ -103,12 +104,11 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
             }
         })?
     };
-    let (trial_sender, trials) = mpsc::unbounded_channel();
     let mut workers = Vec::new();
     for (number, reader) in worker_readers.into_iter().enumerate() {
-        let (pipeline, trials) = (pipeline.clone(), trial_sender.clone());
+        let pipeline = pipeline.clone();
         let seed = epoch.0 ^ pipeline.clock.wall_us().rotate_left(17 + number as u32);
-        workers.push(thread("worker", move || worker::work(&pipeline, reader, &trials, seed))?);
+        workers.push(thread("worker", move || worker::work(&pipeline, reader, seed))?);
     }
     let fleet = Fleet::start(
         engine,
@@ -164,7 +164,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         });
     }
     let reports = Reports { reader: report_reader, epoch, pipeline: pipeline.clone(), functions };
-    tasks.spawn(govern(fleet, link, trials, reports, retry_max));
+    tasks.spawn(govern(fleet, link, reports, retry_max));
     let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
     tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers, outgoing));
     let stop = either(stop, found_damaged.clone());
@@ -278,16 +278,19 @@ const _: () = assert!(REPORT_EVERY_S <= MAX_WAIT_S);
 async fn govern(
     mut fleet: Fleet,
     mut link: watch::Receiver<Option<Arc<Link>>>,
-    mut trials: mpsc::UnboundedReceiver<TrialEnd>,
     mut reports: Reports,
     retry_max: Duration,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(500), retry_max, reports.epoch.0);
     let (mut desired, mut applied) = (Desired::default(), 0);
+    let pipeline = reports.pipeline.clone();
+    // A trial ends whether there is a link or not, so nothing here waits but beside it.
+    let mut not_before = Instant::now();
     loop {
         reports.functions.send_replace(fleet.report());
         let current = link.borrow_and_update().clone();
         let next = async {
+            tokio::time::sleep_until(not_before).await;
             let Some(link) = current else {
                 return match link.changed().await {
                     Ok(()) => Ok(None),
@@ -304,8 +307,8 @@ async fn govern(
         let next = tokio::select! {
             next = next => next,
             // The report is out of date with it; asking again costs a request.
-            Some(end) = trials.recv() => {
-                if let Err(error) = fleet.trial_ended(&end).await {
+            () = pipeline.trial_ended.notified() => {
+                if let Err(error) = fleet.settle_trials().await {
                     tracing::error!("{error}");
                 }
                 continue;
@@ -326,7 +329,7 @@ async fn govern(
                 let wanted = error.downcast_ref().and_then(LinkError::retry_after);
                 let wait = backoff.failed().max(wanted.unwrap_or_default());
                 tracing::warn!(?wait, "{error}");
-                tokio::time::sleep(wait).await;
+                not_before = Instant::now() + wait;
             }
         }
     }

@@ -18,9 +18,8 @@ use crate::artifacts::Artifacts;
 use crate::install::{self, InstallError};
 use crate::link::{Link, LinkError};
 use crate::pipeline::Pipeline;
-use crate::pipeline::worker::TrialEnd;
 use crate::pipeline::writer::Sender;
-use crate::plan::{Active, OnTrial, Plan, Slot, Version};
+use crate::plan::{Active, OnTrial, Plan, Slot, TrialEnd, Version};
 
 /// What runs on the gateway, and how it came to be.
 #[derive(Debug)]
@@ -281,18 +280,27 @@ impl Fleet {
         Ok(())
     }
 
-    /// A trial came to its end.
-    pub async fn trial_ended(&mut self, end: &TrialEnd) -> Result<(), StepError> {
-        let name: &str = &end.function;
-        let Some(slot) = self.pipeline.plan().find(name).cloned() else { return Ok(()) };
-        let Some(mut row) = self.deployments.get(name).cloned() else { return Ok(()) };
+    /// Settles the trials that have come to their end.
+    ///
+    /// # Errors
+    /// One could not be settled; the next event of its function says again that it has ended.
+    pub async fn settle_trials(&mut self) -> Result<(), StepError> {
+        let slots: Vec<Arc<Slot>> = self.pipeline.plan().slots().cloned().collect();
+        for slot in slots {
+            self.settle_trial(&slot).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_trial(&mut self, slot: &Slot) -> Result<(), StepError> {
+        let name: &str = &slot.name;
         let active = slot.active.load_full();
-        // A newer deployment, or an earlier word of the same trial, has settled it.
-        let Some(trial) = active.trial.as_ref().filter(|trial| trial.deployment == end.deployment) else {
+        let Some((trial, end)) = active.trial.as_ref().and_then(|trial| Some((trial, trial.ended()?))) else {
             return Ok(());
         };
-        match (&end.failure, &trial.previous) {
-            (Some(failure), Some(previous)) => {
+        let Some(mut row) = self.deployments.get(name).cloned() else { return Ok(()) };
+        match (end, &trial.previous) {
+            (TrialEnd::Failed(failure), Some(previous)) => {
                 row.status = FunctionStatus::RolledBack;
                 row.detail = failure.clone();
                 row.refused = row.current.take().map(|installed| installed.digest);

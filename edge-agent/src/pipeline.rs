@@ -37,6 +37,8 @@ pub struct Pipeline {
     plan: ArcSwap<Plan>,
     /// Signalled when the plan was replaced.
     pub plan_changed: Notify,
+    /// Signalled when the trial of a function has come to its end.
+    pub trial_ended: Notify,
     room: Arc<Semaphore>,
     writer: writer::Sender,
     /// What was counted.
@@ -92,6 +94,7 @@ impl Pipeline {
             work: Condvar::new(),
             plan: ArcSwap::default(),
             plan_changed: Notify::new(),
+            trial_ended: Notify::new(),
             room: Arc::new(Semaphore::new(limits::EVENTS_IN_FLIGHT)),
             writer,
             counters,

@@ -1,11 +1,11 @@
 //! What runs now: the functions, and the table that says which of them wants an event.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_core::deploy::{Attempt, Trial, Verdict};
 use agent_core::{Event, Filter, router::Router};
-use agent_functions::Function;
+use agent_functions::{Function, Trap};
 use agent_store::FunctionId;
 use arc_swap::ArcSwap;
 use function_package::{Digest, Partition};
@@ -63,18 +63,51 @@ pub struct OnTrial {
     pub previous: Option<Arc<Version>>,
     /// Which deployment it is.
     pub deployment: u64,
-    trial: Mutex<Trial>,
+    state: Mutex<TrialState>,
+}
+
+#[derive(Debug, Default)]
+struct TrialState {
+    trial: Trial,
+    // The first verdict stands.
+    ended: Option<TrialEnd>,
+}
+
+/// How a trial ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrialEnd {
+    /// The version is trusted from now on.
+    Passed,
+    /// The previous version must return; why, for a person.
+    Failed(String),
 }
 
 impl OnTrial {
     /// A trial that begins.
     pub fn new(previous: Option<Arc<Version>>, deployment: u64) -> Self {
-        Self { previous, deployment, trial: Mutex::default() }
+        Self { previous, deployment, state: Mutex::default() }
     }
 
-    /// Judges how one event went.
-    pub fn judge(&self, attempt: Attempt) -> Verdict {
-        self.trial.lock().unwrap_or_else(PoisonError::into_inner).judge(attempt)
+    /// Judges how one event went; `trap` is what it failed with, if it did. Whether the trial has come to its end.
+    pub fn judge(&self, attempt: Attempt, trap: Option<&Trap>) -> bool {
+        let mut state = self.state();
+        if state.ended.is_none() {
+            state.ended = match state.trial.judge(attempt) {
+                Verdict::Undecided => None,
+                Verdict::Passed => Some(TrialEnd::Passed),
+                Verdict::RollBack => Some(TrialEnd::Failed(trap.map_or_else(String::new, |trap| trap.message.clone()))),
+            };
+        }
+        state.ended.is_some()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<TrialEnd> {
+        self.state().ended.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, TrialState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

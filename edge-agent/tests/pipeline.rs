@@ -17,12 +17,11 @@ use edge_agent::clock::Clock;
 use edge_agent::counters::Counters;
 use edge_agent::install;
 use edge_agent::pipeline::Pipeline;
-use edge_agent::pipeline::worker::{self, TrialEnd};
+use edge_agent::pipeline::worker;
 use edge_agent::pipeline::writer::{self, Wakers};
-use edge_agent::plan::{Active, OnTrial, Plan, Slot, Version};
+use edge_agent::plan::{Active, OnTrial, Plan, Slot, TrialEnd, Version};
 use function_package::Package;
 use sync_protocol::records::{Class, Entry, Reason, Tally};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -30,7 +29,6 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct Running {
     pipeline: Arc<Pipeline>,
     writer: writer::Sender,
-    trials: UnboundedReceiver<TrialEnd>,
     threads: Vec<JoinHandle<()>>,
     reader: Reader,
     runtime: tokio::runtime::Runtime,
@@ -47,18 +45,17 @@ impl Running {
         let counters = Arc::new(Counters::default());
         let pipeline = Pipeline::new(writer.clone(), counters, Clock::start(), Arc::new(retention));
         let (reader, worker_readers) = (store.reader().unwrap(), [store.reader().unwrap(), store.reader().unwrap()]);
-        let (trial_sender, trials) = tokio::sync::mpsc::unbounded_channel();
         let mut threads = Vec::new();
         let (for_writer, dir) = (pipeline.clone(), dir.to_owned());
         for reader in worker_readers {
-            let (pipeline, trials) = (pipeline.clone(), trial_sender.clone());
-            threads.push(std::thread::spawn(move || worker::work(&pipeline, reader, &trials, 1)));
+            let pipeline = pipeline.clone();
+            threads.push(std::thread::spawn(move || worker::work(&pipeline, reader, 1)));
         }
         threads.push(std::thread::spawn(move || {
             writer::write(&for_writer, &Wakers::default(), store, &dir, &receiver);
         }));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Self { pipeline, writer, trials, threads, reader, runtime }
+        Self { pipeline, writer, threads, reader, runtime }
     }
 
     fn run(&self, name: &str, active: Active) {
@@ -81,6 +78,10 @@ impl Running {
         let acknowledge = Box::new(move || acknowledged.send(()).unwrap());
         self.runtime.block_on(self.pipeline.submit(event, acknowledge));
         seen
+    }
+
+    fn trial_end(&self, name: &str) -> Option<TrialEnd> {
+        self.pipeline.plan().find(name).unwrap().active.load().trial.as_ref().unwrap().ended()
     }
 
     fn records(&mut self) -> Vec<Vec<u8>> {
@@ -218,27 +219,28 @@ fn a_version_that_traps_where_the_previous_one_does_not_is_sent_back_and_the_eve
     running.run("f", Active { current: bad, trial: Some(OnTrial::new(Some(good), 7)) });
     // Both trap on this one: the event is to blame, and nobody is sent back.
     running.submit(1, b"x").recv_timeout(DEADLINE).unwrap();
-    assert!(running.trials.try_recv().is_err());
+    assert_eq!(running.trial_end("f"), None);
     running.submit(2, b"fine").recv_timeout(DEADLINE).unwrap();
-    let end = running.trials.try_recv().unwrap();
-    assert_eq!((&*end.function, end.deployment), ("f", 7));
-    assert!(end.failure.unwrap().contains("unreachable"));
-    assert_eq!(running.records(), [b"fine"]);
+    assert!(matches!(running.trial_end("f"), Some(TrialEnd::Failed(why)) if why.contains("unreachable")));
+    // What comes before it is settled changes nothing of that.
+    running.submit(3, b"fine").recv_timeout(DEADLINE).unwrap();
+    assert!(matches!(running.trial_end("f"), Some(TrialEnd::Failed(_))));
+    running.runtime.block_on(running.pipeline.trial_ended.notified());
+    assert_eq!(running.records(), [b"fine", b"fine"]);
     running.stop();
 }
 
 #[test]
 fn a_version_that_handles_its_first_events_passes() {
     let dir = tempfile::tempdir().unwrap();
-    let mut running = Running::start(dir.path());
+    let running = Running::start(dir.path());
     let good = Arc::new(version(&traps_on_x()));
     running.run("f", Active { current: good, trial: Some(OnTrial::new(None, 3)) });
     for sequence in 1..=u64::from(agent_core::deploy::TRIAL_EVENTS) {
-        assert!(running.trials.try_recv().is_err());
+        assert_eq!(running.trial_end("f"), None);
         running.submit(sequence, b"fine").recv_timeout(DEADLINE).unwrap();
     }
-    let end = running.trials.try_recv().unwrap();
-    assert_eq!((end.deployment, end.failure), (3, None));
+    assert_eq!(running.trial_end("f"), Some(TrialEnd::Passed));
     running.stop();
 }
 

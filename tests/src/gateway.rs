@@ -53,8 +53,17 @@ pub struct Status {
     pub dead_letters: u64,
     /// Times that a commit failed.
     pub resets: u64,
+    /// The link to the control plane.
+    pub link: Metered,
     /// How every function is.
     pub functions: Vec<Function>,
+}
+
+/// What went over the link to the control plane.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Metered {
+    /// Bytes in this month.
+    pub bytes: u64,
 }
 
 /// Events since the agent started.
@@ -141,18 +150,18 @@ impl Gateway {
         // Tests wait for the link to be found again, so the longest pause is short.
         write!(
             config,
-            "[cloud]\nurl = \"http://{cloud}\"\nclaim_file = \"{}\"\nretry_max_s = 1\n\n\
-             [deploy]\ntrusted_keys = [\"{}\"]\n\n[status]\nlisten = \"{}\"\n",
-            claim.display(),
+            "[deploy]\ntrusted_keys = [\"{}\"]\n\n[status]\nlisten = \"{}\"\n\n\
+             [cloud]\nurl = \"http://{cloud}\"\nclaim_file = \"{}\"\nretry_max_s = 1\n",
             operator.public_key(),
-            status.address()
+            status.address(),
+            claim.display()
         )
         .expect("writing to a String cannot fail");
         let config = world.write(&format!("{name}.toml"), config)?;
         Ok(Self { name: name.to_owned(), config, logs: world.logs(), mqtt, status, process: None })
     }
 
-    /// Adds this to the end of its configuration, for the next start.
+    /// Adds this to the end of its configuration, for the next start. It begins within `[cloud]`.
     ///
     /// # Errors
     /// The disk does not take it.

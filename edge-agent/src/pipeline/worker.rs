@@ -3,34 +3,22 @@
 use std::sync::Arc;
 
 use agent_core::dedup::{BOOTS, Seen, Verdict as Known, WINDOW};
-use agent_core::deploy::{Attempt, Verdict};
+use agent_core::deploy::Attempt;
 use agent_core::lanes::Memory;
 use agent_core::{Effect, Event};
 use agent_functions::{Outcome, ReadError, Reads, Run, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader};
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
-use crate::plan::{Slot, Version};
-
-/// A trial came to its end. At most a few for each deployment, so their channel needs no bound.
-#[derive(Debug)]
-pub struct TrialEnd {
-    /// The function.
-    pub function: Arc<str>,
-    /// The deployment that was on trial.
-    pub deployment: u64,
-    /// `None`: passed; otherwise why the previous version must return.
-    pub failure: Option<String>,
-}
+use crate::plan::{OnTrial, Version};
 
 /// Runs functions until the pipeline stops.
-pub fn work(pipeline: &Pipeline, mut reader: Reader, trials: &UnboundedSender<TrialEnd>, mut seed: u64) {
+pub fn work(pipeline: &Pipeline, mut reader: Reader, mut seed: u64) {
     while let Some(turn) = pipeline.next() {
         let mut memory = turn.memory;
         seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        match handle(&turn.job, &mut memory, &mut reader, trials, seed) {
+        match handle(pipeline, &turn.job, &mut memory, &mut reader, seed) {
             Ok(mut result) => {
                 if let Ended::Done(effects) = &mut result {
                     pipeline.retention.prioritise(effects);
@@ -49,10 +37,10 @@ pub fn work(pipeline: &Pipeline, mut reader: Reader, trials: &UnboundedSender<Tr
 }
 
 fn handle(
+    pipeline: &Pipeline,
     job: &Job,
     memory: &mut Memory,
     reader: &mut Reader,
-    trials: &UnboundedSender<TrialEnd>,
     seed: u64,
 ) -> Result<Ended, Abandoned> {
     let (slot, event) = (&job.slot, &job.event.event);
@@ -92,7 +80,7 @@ fn handle(
     let mut reads = LaneReads { memory, reader, function: slot.id, partition };
     let ran = match run(&active.current, event, &mut reads, seed)? {
         Ok(done) => {
-            judge(slot, active.trial.as_ref(), Attempt::Handled, None, trials);
+            judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
             Ok(done)
         }
         Err(trap) => match active.trial.as_ref() {
@@ -107,7 +95,7 @@ fn handle(
                     Some(Err(_)) => Attempt::BothTrapped,
                     None => Attempt::TrappedAlone,
                 };
-                judge(slot, Some(trial), attempt, Some(&trap), trials);
+                judge(pipeline, Some(trial), attempt, Some(&trap));
                 previous.and_then(Result::ok).ok_or(trap)
             }
         },
@@ -165,21 +153,11 @@ fn log(version: &Version, event: &Event, line: &agent_functions::LogLine) {
     }
 }
 
-fn judge(
-    slot: &Slot,
-    trial: Option<&crate::plan::OnTrial>,
-    attempt: Attempt,
-    trap: Option<&Trap>,
-    trials: &UnboundedSender<TrialEnd>,
-) {
-    let Some(trial) = trial else { return };
-    let failure = match trial.judge(attempt) {
-        Verdict::Undecided => return,
-        Verdict::Passed => None,
-        Verdict::RollBack => Some(trap.map_or_else(String::new, |trap| trap.message.clone())),
-    };
-    // Nobody listens only when the agent stops; the trial then begins anew at the next start.
-    let _ = trials.send(TrialEnd { function: slot.name.clone(), deployment: trial.deployment, failure });
+fn judge(pipeline: &Pipeline, trial: Option<&OnTrial>, attempt: Attempt, trap: Option<&Trap>) {
+    // Said again for every event until it is settled, so that no word is lost.
+    if trial.is_some_and(|trial| trial.judge(attempt, trap)) {
+        pipeline.trial_ended.notify_one();
+    }
 }
 
 struct LaneReads<'a> {

@@ -164,9 +164,11 @@ impl Delivery {
         let entries = || ranges.iter().flat_map(|range| &range.entries);
         let records = entries().filter(|entry| matches!(entry, Entry::Record(_))).count() as u64;
         let size = entries().map(size).sum();
+        // Records that came after the look at what waits may be among those that were read.
+        let given = ranges.last().and_then(Range::last).unwrap_or(0).max(waiting.next - 1);
         let request = Request::new(self.epoch, class, waiting.first, ranges);
         let then = Then::Delivered { records, live };
-        Step::Send(Box::new(Sending { request, given: waiting.next - 1, size, then }))
+        Step::Send(Box::new(Sending { request, given, size, then }))
     }
 
     /// An answer came: after this time, with so many bytes on the link for both.
