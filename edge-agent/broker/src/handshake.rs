@@ -13,6 +13,7 @@ use crate::hub::Claim;
 use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::Peer;
+use crate::rules::Rights;
 use crate::wire::{Frame, Violation, beginning};
 
 /// Topics that a client may give an alias on one connection. Enough for what one device publishes; each costs its name.
@@ -141,6 +142,12 @@ fn admit(
         ProtocolVersion::V311 => Terms::of_v311(packet.clean_start, packet.keep_alive, options),
         ProtocolVersion::V5 => Terms::of_v5(&packet.properties, packet.keep_alive, options, &mut answer),
     };
+    let rights = Rights::of(&options.rules, user.as_deref(), &client_id);
+    if let Some(will) = packet.will.as_ref().filter(|will| !rights.may_publish(&will.topic)) {
+        // Said now, for nobody can be told when the will is due.
+        let cause = format!("no access rule lets this client publish its will to {:?}", beginning(&will.topic));
+        return Err(Violation::new(ReasonCode::NotAuthorized, cause));
+    }
     let will = packet.will.map(|will| Will {
         topic: will.topic.into(),
         payload: will.payload.into(),
@@ -151,7 +158,13 @@ fn admit(
     });
     Ok(Hello {
         identity: user.clone().unwrap_or_else(|| client_id.clone()),
-        claim: Claim { client_id, user, clean_start: packet.clean_start, expiry: terms.expiry },
+        claim: Claim {
+            client_id,
+            user,
+            rights: Arc::new(rights),
+            clean_start: packet.clean_start,
+            expiry: terms.expiry,
+        },
         peer: Peer { version, ..terms.peer },
         keep_alive: terms.keep_alive,
         will,

@@ -22,7 +22,7 @@ use crate::connection::{Connection, End};
 use crate::encode;
 use crate::handshake::TOPIC_ALIASES;
 use crate::hub::lower;
-use crate::ingest::{Ack, Inbound, Ingest};
+use crate::ingest::{Ack, Inbound, Ingest, Refusal, RefusalCode};
 use crate::message::{Message, user_properties};
 use crate::outbox::Delivery;
 use crate::session::{Arrival, Release};
@@ -46,11 +46,13 @@ pub(crate) struct Input {
     aliases: Vec<Option<Arc<str>>>,
     /// The last topic: most devices publish to the same one again and again.
     last_topic: Option<Arc<str>>,
+    /// A publish was denied already: the operator is told of a client, not of each of its messages.
+    denied: bool,
 }
 
 impl Default for Input {
     fn default() -> Self {
-        Self { buffer: BytesMut::new(), chunk: LEAST_READ, aliases: Vec::new(), last_topic: None }
+        Self { buffer: BytesMut::new(), chunk: LEAST_READ, aliases: Vec::new(), last_topic: None, denied: false }
     }
 }
 
@@ -232,6 +234,20 @@ impl<I: Ingest> Connection<I> {
         }
         let message = Message::from_publish(&packet, topic.clone(), self.seat.id, Instant::now().into_std());
         let sequence = self.link.shared().window.push(packet_id, message);
+        let ack = Ack::new(self.link.clone(), sequence);
+        if !self.seat.rights.may_publish(&topic) {
+            self.hub.counters.denied.add(1);
+            if !std::mem::replace(&mut input.denied, true) {
+                let client = &self.seat.client_id;
+                tracing::warn!(%client, topic = beginning(&topic), "a publish is refused, as more of this client will be: no access rule allows it");
+            }
+            // In its turn, as every other verdict.
+            ack.refuse(Refusal::new(
+                RefusalCode::NotAuthorized,
+                "no access rule lets this client publish to the topic",
+            ));
+            return Ok(());
+        }
         self.hub.counters.publishes_in.add(1);
         let user_properties =
             if packet.properties.is_empty() { Vec::new() } else { user_properties(&packet.properties) };
@@ -244,7 +260,7 @@ impl<I: Ingest> Connection<I> {
                 retain: packet.retain,
                 duplicate: packet.dup,
                 user_properties,
-                ack: Ack::new(self.link.clone(), sequence),
+                ack,
             })
             .await;
         Ok(())
@@ -302,6 +318,11 @@ impl<I: Ingest> Connection<I> {
             tracing::warn!(%client, filter = beginning(&wanted.filter), "a subscription is refused: not a topic filter");
             return SubAckReasonCode::TopicFilterInvalid;
         };
+        if !self.seat.rights.may_subscribe(filter.topic) {
+            self.hub.counters.denied.add(1);
+            tracing::warn!(%client, filter = beginning(&wanted.filter), "a subscription is refused: no access rule allows it");
+            return SubAckReasonCode::NotAuthorized;
+        }
         let options = wanted.options;
         let wish = Wish {
             qos: options.qos,
@@ -332,6 +353,9 @@ impl<I: Ingest> Connection<I> {
         // Shared subscriptions get no retained messages (section 4.8.2).
         if wants_retained && filter.group.is_none() {
             topics.retained.matching(filter.topic, Instant::now().into_std(), |message| {
+                if !self.seat.rights.may_receive(&message.topic) {
+                    return;
+                }
                 let delivery = Delivery {
                     message: message.clone(),
                     qos: lower(message.qos, options.qos),

@@ -1,5 +1,6 @@
 //! The broker over real sockets.
 
+mod access;
 mod acknowledgement;
 mod clients;
 mod common;
