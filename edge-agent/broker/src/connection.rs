@@ -192,7 +192,7 @@ async fn greet(
     })?;
     let (seat, present) = hub
         .attach(&hello.claim, link, Instant::now().into_std())
-        .map_err(|cause| Rejection::answered(hello.peer.version, cause))?;
+        .map_err(|cause| Rejection::answered(hello.peer.version, cause, hello.peer.max_packet))?;
     encode::packet(out, &hello.connack(present));
     Ok(Some((seat, hello)))
 }

@@ -41,8 +41,8 @@
 //! # Map
 //! Pure, without sockets and clocks: `wire` and `encode` (bytes ⇄ packets), `handshake` (CONNECT), `inflight` (publishes
 //! that wait for a verdict), `session`, `outbox` (what a subscriber is still to get), `subscriptions` (the topic trie),
-//! `retained`, `rules` (who may publish and subscribe to what). `hub` holds them together behind locks; `link` is what a thread with a verdict touches. `connection`,
-//! `reader`, `writer` and `broker` drive.
+//! `retained`, `rules` (who may publish and subscribe to what). `hub` holds them together behind locks; `link` is what a
+//! thread with a verdict touches. `connection`, `reader`, `subscribe`, `writer` and `broker` drive.
 
 mod broker;
 mod connection;
@@ -60,6 +60,7 @@ mod retained;
 mod rules;
 mod session;
 mod stats;
+mod subscribe;
 mod subscriptions;
 mod wire;
 mod writer;
