@@ -20,7 +20,8 @@ pub struct Options {
     pub max_packet_bytes: u32,
     /// Publishes of one connection that may wait for their commit at one time. Default 1,024: with a commit of 10 ms one
     /// connection reaches 100,000 messages/s. MQTT 5 clients are told so (Receive Maximum) and closed when they exceed it;
-    /// MQTT 3.1.1 knows no such limit, so the broker stops reading until a place is free.
+    /// MQTT 3.1.1 knows no such limit, so the broker stops reading until a place is free. QoS 0 messages have as many
+    /// places of their own.
     pub receive_window: u16,
     /// QoS 1 and 2 messages sent to one subscriber and not acknowledged by it yet. Default 256: enough to keep a link of
     /// 100 ms round-trip time busy at 2,500 messages/s. An MQTT 5 client may ask for less (its Receive Maximum).

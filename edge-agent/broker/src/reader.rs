@@ -153,7 +153,11 @@ impl<I: Ingest> Connection<I> {
         loop {
             {
                 let mut shared = self.link.shared();
-                let full = shared.window.len() >= limit || shared.replies.len() >= MAX_REPLIES;
+                // QoS 0 messages have places of their own, for a full Receive Maximum must hold back nothing else
+                // [MQTT-4.9.0-3].
+                let acknowledged = shared.window.unacknowledged();
+                let others = shared.window.len() - acknowledged;
+                let full = acknowledged >= limit || others >= self.window() || shared.replies.len() >= MAX_REPLIES;
                 if !full && shared.close.is_none() {
                     return;
                 }
