@@ -235,7 +235,7 @@ impl<I: Ingest> Connection<I> {
             self.hub.counters.denied.add(1);
             if !std::mem::replace(&mut input.denied, true) {
                 let client = &self.seat.client_id;
-                tracing::warn!(%client, topic = beginning(&topic), "a publish is refused, as more of this client will be: no access rule allows it");
+                tracing::warn!(%client, topic = beginning(&topic), "publishes are refused: no access rule allows them");
             }
             // In its turn, as every other verdict.
             ack.refuse(Refusal::new(
@@ -277,7 +277,7 @@ impl<I: Ingest> Connection<I> {
             },
         }
         if self.hello.peer.version == ProtocolVersion::V5 {
-            // It was told how many may be unacknowledged; QoS 2 messages are so until PUBCOMP [MQTT-3.3.4-9].
+            // It was told how many may be unacknowledged; QoS 2 messages are so until PUBCOMP [MQTT-3.3.4-7].
             let open = shared.window.unacknowledged() + place.session.unreleased() + 1;
             if open > self.window() {
                 let cause = format!("{open} unacknowledged publishes; the Receive Maximum is {}", self.window());
@@ -293,7 +293,8 @@ impl<I: Ingest> Connection<I> {
     fn on_disconnect(&self, packet: &DisconnectPacket) -> End {
         let expiry = packet.properties.get_session_expiry_interval();
         if expiry.is_some_and(|seconds| seconds > 0) && !self.hello.asked_for_expiry {
-            return Violation::protocol("DISCONNECT gives a session an expiry that had none [MQTT-3.14.2-2]").into();
+            return Violation::protocol("DISCONNECT gives a session an expiry that had none (section 3.14.2.2.2)")
+                .into();
         }
         End::Disconnected {
             // Only a normal disconnection takes the will back [MQTT-3.14.4-3].

@@ -195,8 +195,8 @@ mod tests {
         fn covers_means_that_no_topic_is_left_out(wide in filter(), narrow in filter()) {
             thread_local!(static TOPICS: Vec<String> = topics());
             let left_out = TOPICS.with(|topics| {
-                let left_out = |topic: &&String| topic_matches_filter(topic, &narrow) && !topic_matches_filter(topic, &wide);
-                topics.iter().find(left_out).cloned()
+                let left_out = |topic: &str| topic_matches_filter(topic, &narrow) && !topic_matches_filter(topic, &wide);
+                topics.iter().find(|topic| left_out(topic)).cloned()
             });
             prop_assert_eq!(covers(&wide, &narrow), left_out.is_none(), "{} {} {:?}", wide, narrow, left_out);
         }

@@ -167,6 +167,11 @@ fn expired_and_oversized_messages_are_left_out_and_the_interval_shrinks() {
     let frame = wire::next_frame(&mut out, u32::MAX).unwrap().unwrap();
     let Packet::Publish(packet) = frame.decode(ProtocolVersion::V5).unwrap() else { panic!("not a PUBLISH") };
     assert_eq!(packet.properties.get_message_expiry_interval(), Some(6));
+    // What was sent in time does not expire any more [MQTT-4.3.3-7].
+    outbox.offer(Delivery { qos: QoS::ExactlyOnce, ..expiring(10) }, BOUNDS);
+    assert_eq!(publishes(&mut outbox, &peer(9), now).len(), 1);
+    outbox.restart();
+    assert!(publishes(&mut outbox, &peer(9), now + Duration::from_secs(20))[0].dup);
 }
 
 #[test]

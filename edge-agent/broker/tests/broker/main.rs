@@ -4,6 +4,7 @@ mod access;
 mod acknowledgement;
 mod clients;
 mod common;
+mod conformance;
 mod protocol;
 mod sessions;
 mod turmoil;
