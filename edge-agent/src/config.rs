@@ -14,6 +14,7 @@ use function_package::checked::{self, Mistakes, Table, integer, parsed, text};
 
 use crate::inlet::identity::{Entry, MAX_DEPTH, MAX_ENTRIES, Mapping, Place};
 
+mod access;
 mod outbox;
 
 /// What an operator decided, checked: every value is within its range, and nothing contradicts anything else.
@@ -62,6 +63,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// User names and passwords of devices; none: everybody may connect.
     pub users: BTreeMap<String, Secret>,
+    /// What they may publish and subscribe to; none: everything.
+    pub rules: Vec<agent_broker::Rule>,
     /// Largest packet, in bytes.
     pub max_packet_bytes: u32,
     /// Where the identity of foreign devices' events lies.
@@ -243,7 +246,9 @@ fn mqtt(t: &mut Table<'_, '_>, mapping: &Arc<Mapping>) -> Option<Mqtt> {
         let address = t.required("address", address());
         let users = t.table("users", |t| Some(t.entries(10_000, |_| Ok(()), password())));
         let max_packet_bytes = t.optional("max_packet_bytes", packet_bytes()).unwrap_or(DEFAULT_PACKET_BYTES);
-        Some(Listen { address: address?, users: users?, max_packet_bytes, mapping: mapping.clone() })
+        let users = users.unwrap_or_default();
+        let rules = access::rules(t, &users);
+        Some(Listen { address: address?, users, rules, max_packet_bytes, mapping: mapping.clone() })
     });
     let connect = t.optional_table("connect", |t| {
         connects = true;

@@ -186,10 +186,13 @@ async fn greet(
             Err(error) => return Err(silent(Violation::protocol(format!("no CONNECT: {error}")))),
         }
     };
-    let hello = handshake::greet(frame, &hub.options, link.id)?;
+    let hello = handshake::greet(frame, &hub.options, link.id).inspect_err(|rejection| {
+        // The only thing for which a right is needed to connect is the will.
+        hub.counters.denied.add(u64::from(rejection.cause.reason == ReasonCode::NotAuthorized));
+    })?;
     let (seat, present) = hub
         .attach(&hello.claim, link, Instant::now().into_std())
-        .map_err(|cause| Rejection::answered(hello.peer.version, cause))?;
+        .map_err(|cause| Rejection::answered(hello.peer.version, cause, hello.peer.max_packet))?;
     encode::packet(out, &hello.connack(present));
     Ok(Some((seat, hello)))
 }

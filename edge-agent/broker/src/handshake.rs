@@ -13,6 +13,7 @@ use crate::hub::Claim;
 use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::Peer;
+use crate::rules::Rights;
 use crate::wire::{Frame, Violation, beginning};
 
 /// Topics that a client may give an alias on one connection. Enough for what one device publishes; each costs its name.
@@ -31,6 +32,8 @@ pub(crate) struct Hello {
     /// `None` when the client asked for none and cannot be told otherwise.
     pub(crate) keep_alive: Option<Duration>,
     pub(crate) will: Option<Will>,
+    /// Whether it asked for a session that outlives the connection, which says nothing about what it got.
+    pub(crate) asked_for_expiry: bool,
     /// Properties of the CONNACK.
     answer: Properties,
 }
@@ -70,15 +73,22 @@ impl Rejection {
         Self { cause, answer: BytesMut::new() }
     }
 
-    pub(crate) fn answered(version: ProtocolVersion, cause: Violation) -> Self {
+    /// `most` bounds the answer, in bytes: a reason string that does not fit is left out [MQTT-3.2.2-19], and so is the
+    /// whole answer.
+    pub(crate) fn answered(version: ProtocolVersion, cause: Violation, most: usize) -> Self {
         let mut answer = BytesMut::new();
-        let packet = match version {
-            ProtocolVersion::V311 => ConnAckPacket::new_v311(false, cause.reason),
+        match version {
+            ProtocolVersion::V311 => encode::packet(&mut answer, &ConnAckPacket::new_v311(false, cause.reason)),
             ProtocolVersion::V5 => {
-                ConnAckPacket::new(false, cause.reason).with_reason_string(cause.cause.clone().into_owned())
+                let terse = ConnAckPacket::new(false, cause.reason);
+                encode::packet(&mut answer, &terse.clone().with_reason_string(cause.cause.clone().into_owned()));
+                if answer.len() > most {
+                    answer.clear();
+                    encode::packet(&mut answer, &terse);
+                }
+                answer.truncate(if answer.len() > most { 0 } else { answer.len() });
             }
-        };
-        encode::packet(&mut answer, &packet);
+        }
         Self { cause, answer }
     }
 }
@@ -91,9 +101,12 @@ pub(crate) fn greet(frame: Frame, options: &Options, fresh_id: u64) -> Result<He
         Ok(_) => return Err(Rejection::silent(Violation::protocol("the first packet is no CONNECT [MQTT-3.1.0-1]"))),
         // For a malformed CONNECT, MQTT 3.1.1 knows no return code: the connection is closed [MQTT-3.1.4-1].
         Err(cause) if version == ProtocolVersion::V311 => return Err(Rejection::silent(cause)),
-        Err(cause) => return Err(Rejection::answered(version, cause)),
+        Err(cause) => return Err(Rejection::answered(version, cause, usize::MAX)),
     };
-    admit(packet, version, options, fresh_id).map_err(|cause| Rejection::answered(version, cause))
+    let most = max_packet(&packet.properties);
+    admit(packet, version, options, fresh_id)
+        .and_then(|hello| hello.fits(most))
+        .map_err(|cause| Rejection::answered(version, cause, most))
 }
 
 /// Reads the version before anything else is decoded, since all else depends on it.
@@ -108,7 +121,7 @@ fn version(frame: &Frame) -> Result<ProtocolVersion, Rejection> {
             // In the form of MQTT 3.1.1, which every version can read [MQTT-3.1.2-2].
             let cause = format!("protocol level {level}; 4 (MQTT 3.1.1) and 5 (MQTT 5) are spoken here");
             let cause = Violation::new(ReasonCode::UnsupportedProtocolVersion, cause);
-            Err(Rejection::answered(ProtocolVersion::V311, cause))
+            Err(Rejection::answered(ProtocolVersion::V311, cause, usize::MAX))
         }
         _ => Err(Rejection::silent(Violation::protocol("the protocol name is not MQTT [MQTT-3.1.2-1]"))),
     }
@@ -141,6 +154,13 @@ fn admit(
         ProtocolVersion::V311 => Terms::of_v311(packet.clean_start, packet.keep_alive, options),
         ProtocolVersion::V5 => Terms::of_v5(&packet.properties, packet.keep_alive, options, &mut answer),
     };
+    let rights = Rights::of(&options.rules, user.as_deref(), &client_id);
+    if let Some(will) = packet.will.as_ref().filter(|will| !rights.may_publish(&will.topic)) {
+        // Said now, for nobody can be told when the will is due.
+        let cause = format!("no access rule lets this client publish its will to {:?}", beginning(&will.topic));
+        return Err(Violation::new(ReasonCode::NotAuthorized, cause));
+    }
+    let asked_for_expiry = packet.properties.get_session_expiry_interval().is_some_and(|seconds| seconds > 0);
     let will = packet.will.map(|will| Will {
         topic: will.topic.into(),
         payload: will.payload.into(),
@@ -151,10 +171,17 @@ fn admit(
     });
     Ok(Hello {
         identity: user.clone().unwrap_or_else(|| client_id.clone()),
-        claim: Claim { client_id, user, clean_start: packet.clean_start, expiry: terms.expiry },
+        claim: Claim {
+            client_id,
+            user,
+            rights: Arc::new(rights),
+            clean_start: packet.clean_start,
+            expiry: terms.expiry,
+        },
         peer: Peer { version, ..terms.peer },
         keep_alive: terms.keep_alive,
         will,
+        asked_for_expiry,
         answer,
     })
 }
@@ -228,7 +255,7 @@ impl Terms {
             peer: Peer {
                 version: ProtocolVersion::V5,
                 window: window.into(),
-                max_packet: properties.get_maximum_packet_size().map_or(usize::MAX, |size| size as usize),
+                max_packet: max_packet(properties),
                 aliases: properties.get_topic_alias_maximum().unwrap_or(0).min(TOPIC_ALIASES),
                 reasons: properties.get_request_problem_information().unwrap_or(true),
             },
@@ -236,7 +263,23 @@ impl Terms {
     }
 }
 
+/// The largest packet that a client takes, in bytes. MQTT 3.1.1 has no such property.
+fn max_packet(properties: &Properties) -> usize {
+    properties.get_maximum_packet_size().map_or(usize::MAX, |size| size as usize)
+}
+
 impl Hello {
+    /// Refuses a client that could not take the answer, which names what it must know [MQTT-3.1.2-24].
+    fn fits(self, most: usize) -> Result<Self, Violation> {
+        let mut answer = BytesMut::new();
+        encode::packet(&mut answer, &self.connack(false));
+        if answer.len() <= most {
+            return Ok(self);
+        }
+        let cause = format!("the CONNACK is {} bytes, and the client's Maximum Packet Size {most}", answer.len());
+        Err(Violation::new(ReasonCode::PacketTooLarge, cause))
+    }
+
     /// The answer that says yes.
     pub(crate) fn connack(&self, session_present: bool) -> ConnAckPacket {
         match self.peer.version {
@@ -321,6 +364,28 @@ mod tests {
         assert_eq!(told.get_session_expiry_interval(), Some(50));
         let old = greet(connect(4, "a", |c| c.keep_alive = 0), &options, 1).unwrap();
         assert_eq!(old.keep_alive, None);
+    }
+
+    #[test]
+    fn no_answer_is_larger_than_the_client_takes() {
+        let options = Options::default();
+        let with = |size: u32, id: &str| {
+            let frame = connect(5, id, |c| {
+                c.keep_alive = 0;
+                c.properties.set_maximum_packet_size(size);
+            });
+            greet(frame, &options, 1)
+        };
+        let mut needed = BytesMut::new();
+        encode::packet(&mut needed, &with(100, "a").unwrap().connack(false));
+        assert!(with(needed.len() as u32, "a").is_ok());
+        for size in [5, needed.len() as u32 - 1] {
+            assert_eq!(with(size, "a").unwrap_err().answer, &[0x20, 3, 0, 0x95, 0][..]);
+        }
+        assert_eq!(with(4, "a").unwrap_err().answer, &[][..]);
+        let long = "x".repeat(MAX_CLIENT_ID + 1);
+        assert_eq!(with(20, &long).unwrap_err().answer, &[0x20, 3, 0, 0x85, 0][..]);
+        assert!(with(100, &long).unwrap_err().answer.len() > 5, "there is room for the reason");
     }
 
     #[test]

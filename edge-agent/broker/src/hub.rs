@@ -16,6 +16,7 @@ use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::{Bounds, Delivery, Offered};
 use crate::retained::Retained;
+use crate::rules::Rights;
 use crate::session::Session;
 use crate::stats::{Counters, Stats};
 use crate::subscriptions::{Filter, Hit, Subscriptions};
@@ -28,6 +29,7 @@ pub(crate) struct Seat {
     pub(crate) client_id: Arc<str>,
     /// Whose session it is: another user cannot take it over by using the same client identifier.
     user: Option<Arc<str>>,
+    pub(crate) rights: Arc<Rights>,
     place: Mutex<Place>,
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct Hub {
 pub(crate) struct Claim {
     pub(crate) client_id: Arc<str>,
     pub(crate) user: Option<Arc<str>>,
+    /// They follow from the two above, so they are the same whenever the client comes back.
+    pub(crate) rights: Arc<Rights>,
     pub(crate) clean_start: bool,
     pub(crate) expiry: Duration,
 }
@@ -149,6 +153,7 @@ impl Hub {
             id: self.next_id(),
             client_id: claim.client_id.clone(),
             user: claim.user.clone(),
+            rights: claim.rights.clone(),
             place: Mutex::new(place),
         });
         seats.insert(claim.client_id.clone(), seat.clone());
@@ -254,8 +259,9 @@ impl Hub {
 
     fn distribute(&self, subscriptions: &Subscriptions<Arc<Seat>>, message: &Arc<Message>) -> usize {
         let mut taken = 0;
+        let allowed = |seat: &Arc<Seat>| seat.rights.may_receive(&message.topic);
         let ready = |seat: &Arc<Seat>| seat.place().link.is_some();
-        subscriptions.matching(&message.topic, message.origin, ready, |hit: Hit<'_, Arc<Seat>>| {
+        subscriptions.matching(&message.topic, message.origin, allowed, ready, |hit: Hit<'_, Arc<Seat>>| {
             let delivery = Delivery {
                 message: message.clone(),
                 qos: lower(message.qos, hit.qos),
@@ -321,6 +327,7 @@ impl Hub {
             delivered: self.counters.delivered.get(),
             dropped: self.counters.dropped.get(),
             refused: self.counters.refused.get(),
+            denied: self.counters.denied.get(),
             turned_away: self.counters.turned_away.get(),
         }
     }

@@ -36,13 +36,13 @@
 //! to the application a second time; it must recognise it by an identity of its own.
 //!
 //! # What is not here
-//! TLS, access rules for topics, extended authentication (a CONNECT that asks for it is refused with 0x8C), and bridges.
+//! TLS, extended authentication (a CONNECT that asks for it is refused with 0x8C), and bridges.
 //!
 //! # Map
 //! Pure, without sockets and clocks: `wire` and `encode` (bytes ⇄ packets), `handshake` (CONNECT), `inflight` (publishes
 //! that wait for a verdict), `session`, `outbox` (what a subscriber is still to get), `subscriptions` (the topic trie),
-//! `retained`. `hub` holds them together behind locks; `link` is what a thread with a verdict touches. `connection`,
-//! `reader`, `writer` and `broker` drive.
+//! `retained`, `rules` (who may publish and subscribe to what). `hub` holds them together behind locks; `link` is what a
+//! thread with a verdict touches. `connection`, `reader`, `subscribe`, `writer` and `broker` drive.
 
 mod broker;
 mod connection;
@@ -57,8 +57,10 @@ mod options;
 mod outbox;
 mod reader;
 mod retained;
+mod rules;
 mod session;
 mod stats;
+mod subscribe;
 mod subscriptions;
 mod wire;
 mod writer;
@@ -67,4 +69,5 @@ pub use broker::{Broker, Handle, PublishError};
 pub use ingest::{Ack, Inbound, Ingest, Refusal, RefusalCode};
 pub use mqtt5_protocol::QoS;
 pub use options::{Access, BrokerError, Options};
+pub use rules::{Pattern, PatternError, Rule};
 pub use stats::Stats;

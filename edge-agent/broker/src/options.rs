@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::rules::Rule;
+
 /// Settings of a [`Broker`](crate::Broker). Every limit has a default; none is unlimited.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -18,7 +20,8 @@ pub struct Options {
     pub max_packet_bytes: u32,
     /// Publishes of one connection that may wait for their commit at one time. Default 1,024: with a commit of 10 ms one
     /// connection reaches 100,000 messages/s. MQTT 5 clients are told so (Receive Maximum) and closed when they exceed it;
-    /// MQTT 3.1.1 knows no such limit, so the broker stops reading until a place is free.
+    /// MQTT 3.1.1 knows no such limit, so the broker stops reading until a place is free. QoS 0 messages have as many
+    /// places of their own.
     pub receive_window: u16,
     /// QoS 1 and 2 messages sent to one subscriber and not acknowledged by it yet. Default 256: enough to keep a link of
     /// 100 ms round-trip time busy at 2,500 messages/s. An MQTT 5 client may ask for less (its Receive Maximum).
@@ -50,6 +53,9 @@ pub struct Options {
     pub shutdown_timeout: Duration,
     /// Who may connect. Default [`Access::Anonymous`].
     pub access: Access,
+    /// What clients may publish and subscribe to. Default none: everything is allowed. What is published from inside, with
+    /// [`Handle::publish`](crate::Handle::publish), is not asked about.
+    pub rules: Vec<Rule>,
 }
 
 impl Default for Options {
@@ -71,6 +77,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(5),
             access: Access::Anonymous,
+            rules: Vec::new(),
         }
     }
 }
@@ -100,6 +107,15 @@ impl Options {
             // The longest that MQTT 5 can express (section 3.1.2.11.2).
             return refuse("max_session_expiry", format!("{:?}", self.max_session_expiry), "at most 4,294,967,295 s");
         }
+        for rule in &self.rules {
+            if let Some(user) = rule.user.as_deref().filter(|user| !self.access.knows(user)) {
+                return refuse("rules", format!("about the user {user:?}"), "a user of access");
+            }
+            if let Some(pattern) = rule.deny.iter().find(|pattern| pattern.has_placeholder()) {
+                // A client whose name does not fit into it would slip through.
+                return refuse("rules", format!("to deny {pattern:?}"), "a topic filter without %u and %c");
+            }
+        }
         Ok(())
     }
 }
@@ -124,6 +140,11 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
+    /// Whether a client can be authenticated as this user.
+    fn knows(&self, user: &str) -> bool {
+        matches!(self, Self::Passwords(users) if users.contains_key(user))
+    }
+
     /// The authenticated identity, if there is one; `Err` when the client may not connect.
     pub(crate) fn authenticate<'a>(&self, user: Option<&'a str>, password: &[u8]) -> Result<Option<&'a str>, ()> {
         match self {
@@ -175,6 +196,7 @@ pub enum BrokerError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::Pattern;
 
     #[test]
     fn only_the_right_password_of_a_known_user_is_accepted() {
@@ -199,5 +221,13 @@ mod tests {
         let error = Options { receive_window: 0, ..Options::default() }.check().unwrap_err();
         assert_eq!(error.to_string(), "option receive_window is 0; allowed is at least 1 message");
         assert!(Options::default().check().is_ok());
+        let rule = Rule { user: Some("ada".to_owned()), ..Rule::default() };
+        let mut options = Options { rules: vec![rule], ..Options::default() };
+        let error = options.check().unwrap_err();
+        assert_eq!(error.to_string(), "option rules is about the user \"ada\"; allowed is a user of access");
+        options.access = Access::Passwords(HashMap::from([("ada".to_owned(), String::new())]));
+        assert!(options.check().is_ok());
+        options.rules[0].deny.push(Pattern::parse("a/%c").unwrap());
+        assert!(options.check().unwrap_err().to_string().ends_with("allowed is a topic filter without %u and %c"));
     }
 }

@@ -27,8 +27,9 @@ pub(crate) struct Delivery {
 enum Flight {
     /// PUBLISH sent, PUBACK or PUBREC awaited.
     Published(Delivery),
-    /// PUBREL sent, PUBCOMP awaited.
-    Released,
+    /// PUBREL sent, PUBCOMP awaited. `counts`: its PUBLISH was sent on this connection, so it is one of those that the
+    /// client's Receive Maximum bounds until PUBCOMP (section 4.9).
+    Released { counts: bool },
 }
 
 /// Limits of the queue.
@@ -91,6 +92,11 @@ impl Outbox {
     pub(crate) fn restart(&mut self) {
         self.sent = 0;
         self.aliases.clear();
+        for (_, flight) in &mut self.flight {
+            if let Flight::Released { counts } = flight {
+                *counts = false;
+            }
+        }
     }
 
     /// The connection is gone: what is not kept for absent subscribers goes.
@@ -112,14 +118,25 @@ impl Outbox {
     /// Writes what may be sent now, until `out` holds `limit` bytes.
     pub(crate) fn transmit(&mut self, peer: &Peer, now: Instant, limit: usize, out: &mut BytesMut) -> Transmitted {
         let mut transmitted = Transmitted::default();
-        while out.len() < limit && self.sent < self.flight.len() && self.sent < peer.window {
+        let mut window = self.places_to_send_again(peer);
+        while out.len() < limit && self.sent < self.flight.len() {
             let (packet_id, flight) = &self.flight[self.sent];
             match flight {
+                // No other packet is held back [MQTT-4.9.0-3].
+                Flight::Published(_) if window == 0 => break,
                 Flight::Published(delivery) => {
-                    publish(delivery, *packet_id, true, None, now).encode(peer.version, out);
+                    let publish = publish(delivery, *packet_id, true, None, now);
+                    if publish.len(peer.version) > peer.max_packet {
+                        // It fitted the last connection, but not this one.
+                        self.flight.remove(self.sent);
+                        transmitted.dropped += 1;
+                        continue;
+                    }
+                    publish.encode(peer.version, out);
                     transmitted.delivered += 1;
+                    window -= 1;
                 }
-                Flight::Released => encode::ack(out, peer.version, PacketType::PubRel, *packet_id, 0, ""),
+                Flight::Released { .. } => encode::ack(out, peer.version, PacketType::PubRel, *packet_id, 0, ""),
             }
             self.sent += 1;
         }
@@ -156,6 +173,15 @@ impl Outbox {
             }
         }
         transmitted
+    }
+
+    /// How many PUBLISH packets may be sent again now: the client's Receive Maximum may be lower than on the last connection.
+    fn places_to_send_again(&self, peer: &Peer) -> usize {
+        if self.sent == self.flight.len() {
+            return 0;
+        }
+        let counts = |(_, flight): &&(u16, Flight)| !matches!(flight, Flight::Released { counts: false });
+        peer.window.saturating_sub(self.flight.iter().take(self.sent).filter(counts).count())
     }
 
     /// Identifiers are given out in turn, so those in flight lie between the oldest one and the last one: the next is
@@ -200,7 +226,7 @@ impl Outbox {
                 Ok(true)
             }
             Some((index, _)) => {
-                self.flight[index].1 = Flight::Released;
+                self.flight[index].1 = Flight::Released { counts: true };
                 Ok(true)
             }
             None => Ok(false),
@@ -209,7 +235,7 @@ impl Outbox {
 
     /// PUBCOMP.
     pub(crate) fn on_pubcomp(&mut self, packet_id: u16) {
-        if let Some((index, Flight::Released)) = self.find(packet_id) {
+        if let Some((index, Flight::Released { .. })) = self.find(packet_id) {
             self.finish(index);
         }
     }

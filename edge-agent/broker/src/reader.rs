@@ -3,17 +3,12 @@
 
 use std::future::pending;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use mqtt5_protocol::packet::disconnect::DisconnectPacket;
 use mqtt5_protocol::packet::publish::PublishPacket;
-use mqtt5_protocol::packet::suback::{SubAckPacket, SubAckReasonCode};
-use mqtt5_protocol::packet::subscribe::{SubscribePacket, TopicFilter};
-use mqtt5_protocol::packet::subscribe_options::RetainHandling;
-use mqtt5_protocol::packet::unsuback::{UnsubAckPacket, UnsubAckReasonCode};
-use mqtt5_protocol::packet::unsubscribe::UnsubscribePacket;
 use mqtt5_protocol::{Packet, PacketType, ProtocolVersion, QoS, ReasonCode};
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep_until};
@@ -21,12 +16,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::connection::{Connection, End};
 use crate::encode;
 use crate::handshake::TOPIC_ALIASES;
-use crate::hub::lower;
-use crate::ingest::{Ack, Inbound, Ingest};
+use crate::ingest::{Ack, Inbound, Ingest, Refusal, RefusalCode};
 use crate::message::{Message, user_properties};
-use crate::outbox::Delivery;
 use crate::session::{Arrival, Release};
-use crate::subscriptions::{Filter, Wish};
 use crate::wire::{Frame, Violation, beginning, next_frame};
 
 /// Bytes asked of the socket in one read: little while a connection says little, much while it says much.
@@ -46,11 +38,13 @@ pub(crate) struct Input {
     aliases: Vec<Option<Arc<str>>>,
     /// The last topic: most devices publish to the same one again and again.
     last_topic: Option<Arc<str>>,
+    /// A publish was denied already: the operator is told of a client, not of each of its messages.
+    denied: bool,
 }
 
 impl Default for Input {
     fn default() -> Self {
-        Self { buffer: BytesMut::new(), chunk: LEAST_READ, aliases: Vec::new(), last_topic: None }
+        Self { buffer: BytesMut::new(), chunk: LEAST_READ, aliases: Vec::new(), last_topic: None, denied: false }
     }
 }
 
@@ -159,7 +153,11 @@ impl<I: Ingest> Connection<I> {
         loop {
             {
                 let mut shared = self.link.shared();
-                let full = shared.window.len() >= limit || shared.replies.len() >= MAX_REPLIES;
+                // QoS 0 messages have places of their own, for a full Receive Maximum must hold back nothing else
+                // [MQTT-4.9.0-3].
+                let acknowledged = shared.window.unacknowledged();
+                let others = shared.window.len() - acknowledged;
+                let full = acknowledged >= limit || others >= self.window() || shared.replies.len() >= MAX_REPLIES;
                 if !full && shared.close.is_none() {
                     return;
                 }
@@ -199,7 +197,7 @@ impl<I: Ingest> Connection<I> {
             }
             Packet::PubComp(packet) => self.with_session(|session| session.outbox.on_pubcomp(packet.packet_id)),
             Packet::Subscribe(packet) => self.on_subscribe(packet)?,
-            Packet::Unsubscribe(packet) => self.on_unsubscribe(packet),
+            Packet::Unsubscribe(packet) => self.on_unsubscribe(packet)?,
             Packet::PingReq => self.link.reply(|out| out.extend_from_slice(&[(PacketType::PingResp as u8) << 4, 0])),
             Packet::Disconnect(packet) => return Err(self.on_disconnect(&packet)),
             Packet::Connect(_) => return Err(Violation::protocol("a second CONNECT [MQTT-3.1.0-2]").into()),
@@ -232,6 +230,20 @@ impl<I: Ingest> Connection<I> {
         }
         let message = Message::from_publish(&packet, topic.clone(), self.seat.id, Instant::now().into_std());
         let sequence = self.link.shared().window.push(packet_id, message);
+        let ack = Ack::new(self.link.clone(), sequence);
+        if !self.seat.rights.may_publish(&topic) {
+            self.hub.counters.denied.add(1);
+            if !std::mem::replace(&mut input.denied, true) {
+                let client = &self.seat.client_id;
+                tracing::warn!(%client, topic = beginning(&topic), "publishes are refused: no access rule allows them");
+            }
+            // In its turn, as every other verdict.
+            ack.refuse(Refusal::new(
+                RefusalCode::NotAuthorized,
+                "no access rule lets this client publish to the topic",
+            ));
+            return Ok(());
+        }
         self.hub.counters.publishes_in.add(1);
         let user_properties =
             if packet.properties.is_empty() { Vec::new() } else { user_properties(&packet.properties) };
@@ -244,7 +256,7 @@ impl<I: Ingest> Connection<I> {
                 retain: packet.retain,
                 duplicate: packet.dup,
                 user_properties,
-                ack: Ack::new(self.link.clone(), sequence),
+                ack,
             })
             .await;
         Ok(())
@@ -265,7 +277,7 @@ impl<I: Ingest> Connection<I> {
             },
         }
         if self.hello.peer.version == ProtocolVersion::V5 {
-            // It was told how many may be unacknowledged; QoS 2 messages are so until PUBCOMP [MQTT-3.3.4-9].
+            // It was told how many may be unacknowledged; QoS 2 messages are so until PUBCOMP [MQTT-3.3.4-7].
             let open = shared.window.unacknowledged() + place.session.unreleased() + 1;
             if open > self.window() {
                 let cause = format!("{open} unacknowledged publishes; the Receive Maximum is {}", self.window());
@@ -278,102 +290,15 @@ impl<I: Ingest> Connection<I> {
         Ok(Arrival::New)
     }
 
-    fn on_subscribe(&self, packet: SubscribePacket) -> Result<(), Violation> {
-        let version = self.hello.peer.version;
-        let mut answer = match version {
-            ProtocolVersion::V311 => SubAckPacket::new_v311(packet.packet_id),
-            ProtocolVersion::V5 => SubAckPacket::new(packet.packet_id),
-        };
-        let identifier = packet.properties.get_subscription_identifier();
-        let wanted = packet.filters.iter();
-        if wanted.clone().any(|wanted| wanted.options.no_local && wanted.filter.starts_with("$share/")) {
-            return Err(Violation::protocol("No Local on a shared subscription [MQTT-3.8.3-4]"));
-        }
-        for wanted in wanted {
-            answer.reason_codes.push(self.subscribe(wanted, identifier));
-        }
-        self.link.reply(|out| encode::packet(out, &answer));
-        Ok(())
-    }
-
-    fn subscribe(&self, wanted: &TopicFilter, identifier: Option<u32>) -> SubAckReasonCode {
-        let client = &self.seat.client_id;
-        let Some(filter) = Filter::parse(&wanted.filter) else {
-            tracing::warn!(%client, filter = beginning(&wanted.filter), "a subscription is refused: not a topic filter");
-            return SubAckReasonCode::TopicFilterInvalid;
-        };
-        let options = wanted.options;
-        let wish = Wish {
-            qos: options.qos,
-            no_local: options.no_local,
-            retain_as_published: options.retain_as_published,
-            identifier,
-        };
-        let mut topics = self.hub.topics.write().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut place = self.seat.place();
-            // A connection that was taken over has no say in the session any more.
-            if !place.belongs_to(&self.link) {
-                return SubAckReasonCode::UnspecifiedError;
-            }
-            let filters = &mut place.session.filters;
-            if filters.len() >= self.hub.options.max_subscriptions && !filters.contains(&*wanted.filter) {
-                tracing::warn!(%client, filter = beginning(&wanted.filter), "a subscription is refused: max_subscriptions");
-                return SubAckReasonCode::QuotaExceeded;
-            }
-            filters.insert(wanted.filter.as_str().into());
-        }
-        let new = topics.subscriptions.insert(filter, self.seat.id, self.seat.clone(), wish);
-        let wants_retained = match options.retain_handling {
-            RetainHandling::SendAtSubscribe => true,
-            RetainHandling::SendAtSubscribeIfNew => new,
-            RetainHandling::DoNotSend => false,
-        };
-        // Shared subscriptions get no retained messages (section 4.8.2).
-        if wants_retained && filter.group.is_none() {
-            topics.retained.matching(filter.topic, Instant::now().into_std(), |message| {
-                let delivery = Delivery {
-                    message: message.clone(),
-                    qos: lower(message.qos, options.qos),
-                    retain: true,
-                    identifiers: identifier.into_iter().collect(),
-                };
-                self.hub.offer(&self.seat, delivery, self.hub.retained_bounds());
-            });
-        }
-        SubAckReasonCode::from_qos(options.qos)
-    }
-
-    fn on_unsubscribe(&self, packet: UnsubscribePacket) {
-        let mut answer = match self.hello.peer.version {
-            ProtocolVersion::V311 => UnsubAckPacket::new_v311(packet.packet_id),
-            ProtocolVersion::V5 => UnsubAckPacket::new(packet.packet_id),
-        };
-        for text in &packet.filters {
-            answer.reason_codes.push(match Filter::parse(text) {
-                None => UnsubAckReasonCode::TopicFilterInvalid,
-                Some(filter) => {
-                    let mut topics = self.hub.topics.write().unwrap_or_else(PoisonError::into_inner);
-                    let mut place = self.seat.place();
-                    if place.belongs_to(&self.link) && place.session.filters.remove(&**text) {
-                        topics.subscriptions.remove(filter, self.seat.id);
-                        UnsubAckReasonCode::Success
-                    } else {
-                        UnsubAckReasonCode::NoSubscriptionExisted
-                    }
-                }
-            });
-        }
-        self.link.reply(|out| encode::packet(out, &answer));
-    }
-
     fn on_disconnect(&self, packet: &DisconnectPacket) -> End {
         let expiry = packet.properties.get_session_expiry_interval();
-        if expiry.is_some_and(|seconds| seconds > 0) && self.hello.claim.expiry.is_zero() {
-            return Violation::protocol("DISCONNECT gives a session an expiry that had none [MQTT-3.14.2-2]").into();
+        if expiry.is_some_and(|seconds| seconds > 0) && !self.hello.asked_for_expiry {
+            return Violation::protocol("DISCONNECT gives a session an expiry that had none (section 3.14.2.2.2)")
+                .into();
         }
         End::Disconnected {
-            with_will: packet.reason_code == ReasonCode::DisconnectWithWillMessage,
+            // Only a normal disconnection takes the will back [MQTT-3.14.4-3].
+            with_will: packet.reason_code != ReasonCode::Success,
             expiry: expiry.map(|s| Duration::from_secs(s.into()).min(self.hub.options.max_session_expiry)),
         }
     }

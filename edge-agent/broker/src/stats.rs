@@ -20,8 +20,10 @@ pub struct Stats {
     /// Messages that a subscriber did not get because its queue was full, its packet limit too small or the message
     /// expired, and messages that could not be retained.
     pub dropped: u64,
-    /// Messages that the application refused.
+    /// Messages that the application or an access rule refused.
     pub refused: u64,
+    /// Publishes, wills and subscriptions for which the client has no right (see [`Rule`](crate::Rule)).
+    pub denied: u64,
     /// Connections that were closed at once because of [`Options::max_connections`](crate::Options::max_connections).
     pub turned_away: u64,
 }
@@ -46,5 +48,6 @@ pub(crate) struct Counters {
     pub(crate) delivered: Counter,
     pub(crate) dropped: Counter,
     pub(crate) refused: Counter,
+    pub(crate) denied: Counter,
     pub(crate) turned_away: Counter,
 }

@@ -92,6 +92,13 @@ pub(crate) struct Hit<'a, S> {
     shared: bool,
 }
 
+/// What [`Subscriptions::matching`] asks about a message and its subscribers.
+struct Ask<A, R> {
+    origin: u64,
+    allowed: A,
+    ready: R,
+}
+
 impl<S> Default for Ending<S> {
     fn default() -> Self {
         Self { single: BTreeMap::new(), groups: BTreeMap::new() }
@@ -134,23 +141,26 @@ impl<S> Subscriptions<S> {
     }
 
     /// Calls `deliver` once for each subscriber of `topic`, and once for each group with the member whose turn it is.
-    /// Members that are not `ready` are passed over while another one is. `origin` is the session that published.
+    /// Subscribers that are not `allowed` to get it are left out; members that are not `ready` are passed over while another
+    /// one is. `origin` is the session that published.
     pub(crate) fn matching<'a>(
         &'a self,
         topic: &str,
         origin: u64,
+        allowed: impl Fn(&S) -> bool,
         ready: impl Fn(&S) -> bool,
         mut deliver: impl FnMut(Hit<'a, S>),
     ) {
+        let ask = Ask { origin, allowed, ready };
         let mut hits = Vec::new();
         let mut levels = topic.split('/');
         if topic.starts_with('$') {
             // Filters that begin with a wildcard do not match such topics [MQTT-4.7.2-1].
             if let Some(node) = levels.next().and_then(|level| self.root.children.get(level)) {
-                node.collect(levels, origin, &ready, &mut hits);
+                node.collect(levels, &ask, &mut hits);
             }
         } else {
-            self.root.collect(levels, origin, &ready, &mut hits);
+            self.root.collect(levels, &ask, &mut hits);
         }
         // Overlapping subscriptions of one session stand side by side after the sort; a shared one is a delivery of its own.
         if hits.len() > 1 {
@@ -221,21 +231,20 @@ impl<S> Node<S> {
     fn collect<'a, 't>(
         &'a self,
         mut levels: impl Iterator<Item = &'t str> + Clone,
-        origin: u64,
-        ready: &impl Fn(&S) -> bool,
+        ask: &Ask<impl Fn(&S) -> bool, impl Fn(&S) -> bool>,
         hits: &mut Vec<Hit<'a, S>>,
     ) {
         // `sport/#` also matches `sport` itself (section 4.7.1.2).
-        self.below.collect(origin, ready, hits);
+        self.below.collect(ask, hits);
         let Some(level) = levels.next() else {
-            self.here.collect(origin, ready, hits);
+            self.here.collect(ask, hits);
             return;
         };
         if let Some(child) = self.children.get(level) {
-            child.collect(levels.clone(), origin, ready, hits);
+            child.collect(levels.clone(), ask, hits);
         }
         if let Some(child) = &self.any {
-            child.collect(levels, origin, ready, hits);
+            child.collect(levels, ask, hits);
         }
     }
 }
@@ -255,24 +264,26 @@ impl<S> Ending<S> {
         self.single.is_empty() && self.groups.is_empty()
     }
 
-    fn collect<'a>(&'a self, origin: u64, ready: &impl Fn(&S) -> bool, hits: &mut Vec<Hit<'a, S>>) {
+    fn collect<'a>(&'a self, ask: &Ask<impl Fn(&S) -> bool, impl Fn(&S) -> bool>, hits: &mut Vec<Hit<'a, S>>) {
         for (&id, entry) in &self.single {
-            if !(entry.wish.no_local && id == origin) {
+            if !(entry.wish.no_local && id == ask.origin) && (ask.allowed)(&entry.subscriber) {
                 hits.push(entry.hit(id, false));
             }
         }
         for group in self.groups.values() {
-            hits.extend(group.next(ready).map(|(id, entry)| entry.hit(id, true)));
+            hits.extend(group.next(ask).map(|(id, entry)| entry.hit(id, true)));
         }
     }
 }
 
 impl<S> Group<S> {
     /// The member whose turn it is; a group with nobody ready keeps its messages with an absent member.
-    fn next(&self, ready: &impl Fn(&S) -> bool) -> Option<(u64, &Entry<S>)> {
+    fn next(&self, ask: &Ask<impl Fn(&S) -> bool, impl Fn(&S) -> bool>) -> Option<(u64, &Entry<S>)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.members.len().max(1);
-        let in_turn = || self.members.iter().skip(turn).chain(self.members.iter().take(turn));
-        let chosen = in_turn().find(|(_, entry)| ready(&entry.subscriber)).or_else(|| in_turn().next());
+        let all = self.members.iter().skip(turn).chain(self.members.iter().take(turn));
+        let in_turn = all.filter(|(_, entry)| (ask.allowed)(&entry.subscriber));
+        let chosen =
+            in_turn.clone().find(|(_, entry)| (ask.ready)(&entry.subscriber)).or_else(|| in_turn.clone().next());
         chosen.map(|(&id, entry)| (id, entry))
     }
 }

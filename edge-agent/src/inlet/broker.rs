@@ -37,7 +37,8 @@ impl BrokerInlet {
             Access::Passwords(listen.users.iter().map(|(user, secret)| (user.clone(), secret.0.clone())).collect())
         };
         let max_packet_bytes = listen.max_packet_bytes;
-        let options = Options { listen: listen.address, max_packet_bytes, access, ..Options::default() };
+        let rules = listen.rules.clone();
+        let options = Options { listen: listen.address, max_packet_bytes, access, rules, ..Options::default() };
         let broker = Broker::bind(options).await?;
         tracing::info!(address = %broker.local_addr(), "the gateway's broker listens");
         Ok(Self { broker, epoch, mapping: listen.mapping.clone() })

@@ -60,18 +60,55 @@ fn after_a_reconnection_the_same_packets_come_again_in_order() {
     assert!(outbox.on_pubrec(1, false).unwrap());
     outbox.suspend();
     outbox.restart();
-    // With a smaller window than before.
-    let again = sent(&mut outbox, &peer(2), now);
+    // With a smaller window than before, in which a PUBREL takes no place.
+    let again = sent(&mut outbox, &peer(1), now);
     assert!(matches!(&again[0], Packet::PubRel(p) if p.packet_id == 1));
     assert!(matches!(&again[1], Packet::Publish(p) if p.packet_id == Some(2) && p.dup && p.topic_name == "b"));
     assert_eq!(again.len(), 2);
     outbox.on_pubcomp(1);
-    let next = publishes(&mut outbox, &peer(2), now);
-    assert_eq!((next[0].packet_id, next[0].dup, next.len()), (Some(3), true, 1));
+    assert!(sent(&mut outbox, &peer(1), now).is_empty());
     outbox.on_puback(2).unwrap();
+    let next = publishes(&mut outbox, &peer(1), now);
+    assert_eq!((next[0].packet_id, next[0].dup, next.len()), (Some(3), true, 1));
     outbox.on_puback(3).unwrap();
     let fresh = publishes(&mut outbox, &peer(2), now);
     assert_eq!((fresh[0].packet_id, fresh[0].dup, fresh.len()), (Some(4), false, 1), "QoS 0 did not survive");
+}
+
+/// Section 4.9: the quota comes back with PUBCOMP; a PUBREL of an earlier connection never took any.
+#[test]
+fn a_qos_2_message_that_is_sent_again_takes_its_place_until_pubcomp() {
+    let (mut outbox, now) = (Outbox::default(), Instant::now());
+    for topic in ["a", "b", "c"] {
+        outbox.offer(delivery(topic, "", QoS::ExactlyOnce), BOUNDS);
+    }
+    assert_eq!(publishes(&mut outbox, &peer(9), now).len(), 3);
+    assert!(outbox.on_pubrec(3, false).unwrap());
+    outbox.restart();
+    assert_eq!(publishes(&mut outbox, &peer(1), now)[0].packet_id, Some(1));
+    assert!(outbox.on_pubrec(1, false).unwrap());
+    assert!(sent(&mut outbox, &peer(1), now).is_empty());
+    outbox.on_pubcomp(1);
+    let again = sent(&mut outbox, &peer(1), now);
+    assert!(
+        matches!(&again[..], [Packet::Publish(p), Packet::PubRel(r)] if p.packet_id == Some(2) && r.packet_id == 3)
+    );
+}
+
+/// [MQTT-3.1.2-24], on a connection that takes less than the one on which the message was sent first.
+#[test]
+fn what_has_become_too_large_for_the_client_is_not_sent_again() {
+    let (mut outbox, now) = (Outbox::default(), Instant::now());
+    outbox.offer(delivery("t", "12345678901234567890", QoS::AtLeastOnce), BOUNDS);
+    outbox.offer(delivery("t", "short", QoS::AtLeastOnce), BOUNDS);
+    assert_eq!(publishes(&mut outbox, &peer(9), now).len(), 2);
+    outbox.restart();
+    let mut out = BytesMut::new();
+    let transmitted = outbox.transmit(&Peer { max_packet: 20, ..peer(9) }, now, 1 << 16, &mut out);
+    assert_eq!((transmitted.delivered, transmitted.dropped), (1, 1));
+    outbox.on_puback(1).unwrap();
+    outbox.on_puback(2).unwrap();
+    assert!(outbox.flight.is_empty());
 }
 
 #[test]
@@ -130,6 +167,11 @@ fn expired_and_oversized_messages_are_left_out_and_the_interval_shrinks() {
     let frame = wire::next_frame(&mut out, u32::MAX).unwrap().unwrap();
     let Packet::Publish(packet) = frame.decode(ProtocolVersion::V5).unwrap() else { panic!("not a PUBLISH") };
     assert_eq!(packet.properties.get_message_expiry_interval(), Some(6));
+    // What was sent in time does not expire any more [MQTT-4.3.3-7].
+    outbox.offer(Delivery { qos: QoS::ExactlyOnce, ..expiring(10) }, BOUNDS);
+    assert_eq!(publishes(&mut outbox, &peer(9), now).len(), 1);
+    outbox.restart();
+    assert!(publishes(&mut outbox, &peer(9), now + Duration::from_secs(20))[0].dup);
 }
 
 #[test]

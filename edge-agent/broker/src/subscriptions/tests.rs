@@ -29,7 +29,7 @@ fn matches(filter: &str, topic: &str) -> bool {
 
 fn found(subscriptions: &Subscriptions<()>, topic: &str, origin: u64) -> Vec<(u64, QoS, Vec<u32>)> {
     let mut found = Vec::new();
-    subscriptions.matching(topic, origin, |()| true, |hit| found.push((hit.id, hit.qos, hit.identifiers)));
+    subscriptions.matching(topic, origin, |()| true, |()| true, |hit| found.push((hit.id, hit.qos, hit.identifiers)));
     found
 }
 
@@ -122,13 +122,18 @@ fn a_group_takes_turns_and_passes_over_the_absent() {
     trie.insert(filter("a"), 1, 1, wish(QoS::AtMostOnce));
     let next = |absent: u64| {
         let mut ids = Vec::new();
-        trie.matching("a", 0, |id| *id != absent, |hit| ids.push((hit.id, hit.shared)));
+        trie.matching("a", 0, |_| true, |id| *id != absent, |hit| ids.push((hit.id, hit.shared)));
         assert!(ids.contains(&(1, false)), "its own subscription stays apart from the group's");
         ids.into_iter().find(|(_, shared)| *shared).expect("the group gets it").0
     };
     assert_eq!([next(0), next(0), next(0), next(0)], [1, 2, 3, 1]);
     assert_eq!(next(2), 3);
-    trie.matching("a", 0, |_| false, |_| {});
+    trie.matching("a", 0, |_| true, |_| false, |_| {});
+    // Who may not get it is passed over even if nobody else is there.
+    let mut ids = Vec::new();
+    trie.matching("a", 0, |id| *id == 3, |id| *id != 3, |hit| ids.push((hit.id, hit.shared)));
+    assert_eq!(ids, [(3, true)]);
+    trie.matching("a", 0, |_| false, |_| true, |hit| panic!("{} may not get it", hit.id));
 }
 
 #[test]

@@ -200,6 +200,14 @@ impl Client {
         .await
     }
 
+    /// All bytes until the broker has closed the connection.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let mut all = self.buffer.split().to_vec();
+        // A reset is an end, too.
+        let _ = soon("the end of the connection", self.stream.read_to_end(&mut all)).await;
+        all
+    }
+
     pub(crate) async fn message(&mut self) -> PublishPacket {
         match self.next().await {
             Some(Packet::Publish(packet)) => packet,

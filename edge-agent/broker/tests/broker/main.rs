@@ -1,8 +1,10 @@
 //! The broker over real sockets.
 
+mod access;
 mod acknowledgement;
 mod clients;
 mod common;
+mod conformance;
 mod protocol;
 mod sessions;
 mod turmoil;

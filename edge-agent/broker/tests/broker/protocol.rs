@@ -41,7 +41,7 @@ async fn malformed_packets() {
     refused("not UTF-8", &[0x30, 3, 0, 1, 0xff], &[0x30, 4, 0, 1, 0xff, 0], R::MalformedPacket).await;
     refused("U+0000", &[0x30, 3, 0, 1, 0], &[0x30, 4, 0, 1, 0, 0], R::MalformedPacket).await;
     refused("a wildcard", &[0x30, 3, 0, 1, b'#'], &[0x30, 4, 0, 1, b'+', 0], R::TopicNameInvalid).await;
-    refused("an empty topic", &[0x30, 2, 0, 0], &[0x30, 3, 0, 0, 0], R::TopicNameInvalid).await;
+    refused("an empty topic", &[0x30, 2, 0, 0], &[0x30, 3, 0, 0, 0], R::ProtocolError).await;
     refused("QoS 3", &[0x36, 5, 0, 1, b'a', 0, 1], &[0x36, 6, 0, 1, b'a', 0, 1, 0], R::MalformedPacket).await;
     refused("identifier 0", &[0x32, 5, 0, 1, b'a', 0, 0], &[0x32, 6, 0, 1, b'a', 0, 0, 0], R::ProtocolError).await;
     refused("a cut string", &[0x30, 3, 0, 9, b'a'], &[0x30, 3, 0, 9, b'a'], R::MalformedPacket).await;
