@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -123,13 +123,17 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
 
     let (functions, functions_seen) = watch::channel(fleet.report());
     let mut tasks = tokio::task::JoinSet::new();
+    let sources = Arc::new(status::Sources {
+        pipeline: pipeline.clone(),
+        reader: Mutex::new(status_reader),
+        meter: meter.clone(),
+        broker: OnceLock::new(),
+        functions: functions_seen,
+    });
     if let Some(address) = config.status {
         let listener =
             status::bind(address).await.with_context(|| format!("cannot listen on {address} for the status"))?;
-        let reader = Mutex::new(status_reader);
-        let functions = functions_seen;
-        let sources = status::Sources { pipeline: pipeline.clone(), reader, meter: meter.clone(), functions };
-        tasks.spawn(status::serve(listener, Arc::new(sources)));
+        tasks.spawn(status::serve(listener, sources.clone()));
     }
     let turn = OutboxTurn::default();
     let keeper = Keeper {
@@ -172,6 +176,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     match config.mqtt {
         Mqtt::Listen(listen) => {
             let inlet = BrokerInlet::bind(&listen, epoch.0).await?;
+            sources.broker.get_or_init(|| inlet.handle());
             inlet.run(pipeline.clone(), outgoing_receiver, stop).await;
         }
         Mqtt::Connect(connect) => ClientInlet::new(connect).run(pipeline.clone(), outgoing_receiver, stop).await,

@@ -1,8 +1,9 @@
 //! How the agent is, over HTTP: `GET /healthz` for a watchdog, `GET /status` for a person or a program.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use agent_broker::{Handle, Stats};
 use agent_store::{Reader, StreamUsage};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,6 +26,8 @@ pub struct Sources {
     pub reader: Mutex<Reader>,
     /// What goes over the link.
     pub meter: Meter,
+    /// The gateway's own broker, once it listens.
+    pub broker: OnceLock<Handle>,
     /// How every function is.
     pub functions: watch::Receiver<Vec<FunctionReport>>,
 }
@@ -37,6 +40,8 @@ struct Status {
     events: Events,
     records: Records,
     link: Link,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<Broker>,
     dead_letters: u64,
     resets: u64,
     functions: Vec<Function>,
@@ -74,6 +79,21 @@ struct Stream {
 struct Link {
     month: String,
     bytes: u64,
+}
+
+// The gateway's own broker since it began to listen; connections, sessions and retained messages are of now.
+#[derive(Serialize)]
+struct Broker {
+    connections: u64,
+    sessions: u64,
+    retained: u64,
+    publishes: u64,
+    acknowledged: u64,
+    delivered: u64,
+    dropped: u64,
+    refused: u64,
+    denied: u64,
+    turned_away: u64,
 }
 
 #[derive(Serialize)]
@@ -137,6 +157,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
             streams: usage.iter().map(stream).collect(),
         },
         link: Link { month: format!("{:04}-{:02}", metered.month / 12, metered.month % 12 + 1), bytes: metered.bytes },
+        broker: sources.broker.get().map(|broker| self::broker(broker.stats())),
         dead_letters,
         resets: counters.resets.get(),
         functions,
@@ -152,6 +173,21 @@ fn read(sources: &Sources) -> Result<(Vec<StreamUsage>, u64), agent_store::Store
 
 fn stream(usage: &StreamUsage) -> Stream {
     Stream { name: usage.name.to_string(), waiting: usage.records, bytes: usage.bytes }
+}
+
+fn broker(stats: Stats) -> Broker {
+    Broker {
+        connections: stats.connections,
+        sessions: stats.sessions,
+        retained: stats.retained,
+        publishes: stats.publishes_in,
+        acknowledged: stats.acks_out,
+        delivered: stats.delivered,
+        dropped: stats.dropped,
+        refused: stats.refused,
+        denied: stats.denied,
+        turned_away: stats.turned_away,
+    }
 }
 
 fn function(report: &FunctionReport) -> Function {

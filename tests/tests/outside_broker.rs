@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
+use rumqttc::{Client, Event, Incoming, MqttOptions, QoS, v5};
 use system_tests::{Device, Inlet, Mosquitto, Summary, System, World, oracle, wait_until};
 
 /// Far more than any of this takes, so that a busy machine makes no test fail.
@@ -90,6 +90,22 @@ fn the_gateways_own_broker_gives_subscribers_what_functions_publish() {
     device.finish(DEADLINE).unwrap();
     let message = first_message(system.gateway.broker(), "celsius/thermostat-1");
     assert!(message.contains("celsius"), "{message}");
+
+    // With MQTT 5 it has a number, by which a subscriber tells one that it had before.
+    let mut options = v5::MqttOptions::new("subscriber", "127.0.0.1", system.gateway.broker().port());
+    options.set_keep_alive(Duration::from_secs(5));
+    let (client, mut connection) = v5::Client::new(options, 10);
+    client.subscribe("celsius/thermostat-1", v5::mqttbytes::QoS::AtLeastOnce).unwrap();
+    let properties = loop {
+        let event = connection.recv_timeout(DEADLINE).expect("a message before the deadline").unwrap();
+        if let v5::Event::Incoming(v5::Incoming::Publish(publish)) = event {
+            break publish.properties.unwrap().user_properties;
+        }
+    };
+    let [(boot, epoch), (sequence, number)] = &properties[..] else { panic!("{properties:?}") };
+    assert_eq!((boot.as_str(), sequence.as_str()), ("event-boot", "event-sequence"));
+    // It is retained, so it is the last of those of fifty events.
+    assert!(epoch.parse::<u64>().unwrap() > 0 && number.parse::<u64>().unwrap() == 50, "{properties:?}");
 }
 
 /// The first message that a subscriber of this topic gets.

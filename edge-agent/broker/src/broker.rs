@@ -146,11 +146,19 @@ pub struct Handle {
 
 impl Handle {
     /// Publishes to all subscribers, and as the topic's retained message when `retain` is set (an empty payload deletes
-    /// it). Returns how many sessions took it; a session whose queue is full does not.
+    /// it). MQTT 5 subscribers get the user properties, too. Returns how many sessions took it; a session whose queue is
+    /// full does not.
     ///
     /// # Errors
     /// [`PublishError`] names the topic that no client could be sent, or the size.
-    pub fn publish(&self, topic: &str, payload: Bytes, qos: QoS, retain: bool) -> Result<usize, PublishError> {
+    pub fn publish(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: QoS,
+        retain: bool,
+        user_properties: &[(&str, &str)],
+    ) -> Result<usize, PublishError> {
         let wrong = |cause| Err(PublishError::Topic { topic: beginning(topic).to_owned(), cause });
         if topic.is_empty() {
             return wrong("it is empty");
@@ -168,7 +176,7 @@ impl Handle {
         if bytes > max {
             return Err(PublishError::TooLarge { topic: beginning(topic).to_owned(), bytes, max });
         }
-        let message = Message::new(topic.into(), payload, qos, retain);
+        let message = Message::new(topic.into(), payload, qos, retain).with_user_properties(user_properties);
         Ok(self.hub.route(message, Instant::now().into_std()))
     }
 

@@ -51,6 +51,18 @@ impl Message {
         self
     }
 
+    /// The message with these user properties and no others.
+    pub(crate) fn with_user_properties(mut self, user: &[(&str, &str)]) -> Self {
+        let mut out = BytesMut::new();
+        for (name, value) in user {
+            out.put_u8(PropertyId::UserProperty as u8);
+            put_string(&mut out, name.as_bytes());
+            put_string(&mut out, value.as_bytes());
+        }
+        self.properties = out.freeze();
+        self
+    }
+
     /// Whether it has expired, so that nobody may be sent it any more [MQTT-3.3.2-5].
     pub(crate) fn expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| at <= now)

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use agent_broker::{Access, Broker, BrokerError, Inbound, Ingest, Options, QoS};
+use agent_broker::{Access, Broker, BrokerError, Handle, Inbound, Ingest, Options, QoS};
 use agent_core::event::EventKind;
 use agent_core::{Event, Identity};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use super::identity::Mapping;
+use super::identity::{BOOT_PROPERTY, Mapping, SEQUENCE_PROPERTY};
 use super::{Arrival, Inlet, Outgoing, Sender, stopped};
 use crate::config::Listen;
 use crate::pipeline::Pipeline;
@@ -43,6 +43,11 @@ impl BrokerInlet {
         tracing::info!(address = %broker.local_addr(), "the gateway's broker listens");
         Ok(Self { broker, epoch, mapping: listen.mapping.clone() })
     }
+
+    /// The way to it while it runs.
+    pub fn handle(&self) -> Handle {
+        self.broker.handle()
+    }
 }
 
 impl Inlet for BrokerInlet {
@@ -63,7 +68,10 @@ impl Inlet for BrokerInlet {
                     _ => QoS::ExactlyOnce,
                 };
                 let payload = Bytes::copy_from_slice(&publish.payload);
-                if let Err(error) = handle.publish(&publish.topic, payload, qos, publish.flags.retain) {
+                // It may be handed over twice; by its number a subscriber can tell.
+                let (boot, sequence) = (epoch.to_string(), publish.id.to_string());
+                let number = [(BOOT_PROPERTY, boot.as_str()), (SEQUENCE_PROPERTY, sequence.as_str())];
+                if let Err(error) = handle.publish(&publish.topic, payload, qos, publish.flags.retain, &number) {
                     // The topic was checked when the function named it, so this is a fault of ours; the event still
                     // goes to the functions.
                     tracing::error!(topic = %publish.topic, id = publish.id, "the broker refused a function's publish: {error}");

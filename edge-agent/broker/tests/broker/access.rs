@@ -76,7 +76,7 @@ async fn a_subscription_is_granted_if_all_of_it_is_allowed() {
         assert_eq!(answer, [1, 1, 1, no, no, no, 1, no]);
         let answer = granted(&mut client, &["a/secret", "$share/g/b/#", "$share/g/a/#"]).await;
         assert_eq!(answer, [no, no, 1], "the group's name changes nothing");
-        assert_eq!(server.handle.publish("b/y", Bytes::new(), QoS::AtMostOnce, false), Ok(0));
+        assert_eq!(server.handle.publish("b/y", Bytes::new(), QoS::AtMostOnce, false, &[]), Ok(0));
     }
     assert_eq!(server.handle.stats().denied, 12);
 }
@@ -84,12 +84,12 @@ async fn a_subscription_is_granted_if_all_of_it_is_allowed() {
 #[tokio::test]
 async fn what_is_denied_is_left_out_of_a_wider_subscription() {
     let server = Server::open(everybody(&["#"], &["#"], &["secret/#"])).await;
-    server.handle.publish("secret/old", Bytes::from("x"), QoS::AtMostOnce, true).unwrap();
+    server.handle.publish("secret/old", Bytes::from("x"), QoS::AtMostOnce, true, &[]).unwrap();
     let mut client = Client::connect(server.address, 5, "client").await;
     assert_eq!(granted(&mut client, &["#", "$share/g/+/new"]).await, [1, 1]);
     client.quiet().await;
-    assert_eq!(server.handle.publish("secret/new", Bytes::new(), QoS::AtMostOnce, false), Ok(0));
-    assert_eq!(server.handle.publish("other/new", Bytes::new(), QoS::AtMostOnce, false), Ok(2));
+    assert_eq!(server.handle.publish("secret/new", Bytes::new(), QoS::AtMostOnce, false, &[]), Ok(0));
+    assert_eq!(server.handle.publish("other/new", Bytes::new(), QoS::AtMostOnce, false, &[]), Ok(2));
     for _ in 0..2 {
         assert_eq!(client.message().await.topic_name, "other/new");
     }
@@ -156,7 +156,7 @@ async fn what_is_published_from_inside_needs_no_right() {
     let mut client = Client::connect(server.address, 5, "client").await;
     assert_eq!(granted(&mut client, &["#", "$SYS/#"]).await, [1, 1]);
     for (topic, taken) in [("alerts/1", 1), ("$SYS/load", 1), ("$SYS/internal/x", 0)] {
-        assert_eq!(server.handle.publish(topic, Bytes::new(), QoS::AtLeastOnce, true), Ok(taken), "{topic}");
+        assert_eq!(server.handle.publish(topic, Bytes::new(), QoS::AtLeastOnce, true, &[]), Ok(taken), "{topic}");
     }
     assert_eq!(client.message().await.topic_name, "alerts/1");
     assert_eq!(client.message().await.topic_name, "$SYS/load");

@@ -97,7 +97,7 @@ async fn rumqttc_resumes_its_session() {
     next(&mut events, |packet| matches!(packet, Incoming::SubAck(_))).await;
     drop((client, events));
     crate::common::until("the client to be gone", || server.handle.stats().connections == 0).await;
-    server.handle.publish("t", "kept".into(), agent_broker::QoS::AtLeastOnce, false).unwrap();
+    server.handle.publish("t", "kept".into(), agent_broker::QoS::AtLeastOnce, false, &[]).unwrap();
     let (_client, mut events) = connect();
     let answer = next(&mut events, |packet| matches!(packet, Incoming::ConnAck(_))).await;
     assert!(matches!(answer, Incoming::ConnAck(answer) if answer.session_present));

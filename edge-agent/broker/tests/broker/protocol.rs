@@ -239,6 +239,23 @@ async fn properties_reach_the_application_and_the_subscribers() {
 }
 
 #[tokio::test]
+async fn user_properties_from_inside_reach_the_subscribers_that_know_such() {
+    let server = Server::open(Options::default()).await;
+    for version in [4, 5] {
+        let mut subscriber = Client::connect(server.address, version, "subscriber").await;
+        subscriber.wants("t", QoS::AtMostOnce).await;
+        let user = [("event-boot", "7"), ("event-sequence", "1")];
+        assert_eq!(server.handle.publish("t", "x".into(), QoS::AtMostOnce, false, &user), Ok(1));
+        let message = subscriber.message().await;
+        let found = message
+            .properties
+            .get_all(mqtt5_protocol::PropertyId::UserProperty)
+            .map_or(0, |properties| properties.len());
+        assert_eq!((message.payload, found), ("x".into(), if version == 5 { 2 } else { 0 }));
+    }
+}
+
+#[tokio::test]
 async fn the_client_is_not_sent_what_it_cannot_take() {
     let server = Server::open(Options::default()).await;
     let mut packet = connect_packet(5, "small");

@@ -26,11 +26,11 @@ async fn a_second_connection_takes_the_first_ones_place() {
         } else {
             assert!(first.next().await.is_none());
         }
-        assert_eq!(server.handle.publish("t", Bytes::from("x"), QoS::AtLeastOnce, false), Ok(1));
+        assert_eq!(server.handle.publish("t", Bytes::from("x"), QoS::AtLeastOnce, false, &[]), Ok(1));
         assert_eq!(second.message().await.payload, "x");
         // A clean start ends the session with its subscriptions.
         let _third = Client::connect(server.address, version, "client").await;
-        assert_eq!(server.handle.publish("t", Bytes::new(), QoS::AtLeastOnce, false), Ok(0));
+        assert_eq!(server.handle.publish("t", Bytes::new(), QoS::AtLeastOnce, false, &[]), Ok(0));
         assert_eq!(server.handle.stats().sessions, 1);
     }
 }
@@ -45,10 +45,10 @@ async fn an_absent_client_gets_its_messages_later_up_to_the_bound() {
         client.leave().await;
         until("the client to be gone", || server.handle.stats().connections == 0).await;
         for (number, qos) in [(1, QoS::AtMostOnce), (2, QoS::AtLeastOnce), (3, QoS::ExactlyOnce)] {
-            server.handle.publish("t", Bytes::from(number.to_string()), qos, false).unwrap();
+            server.handle.publish("t", Bytes::from(number.to_string()), qos, false, &[]).unwrap();
         }
         for number in 4..8 {
-            server.handle.publish("t", Bytes::from(number.to_string()), QoS::AtLeastOnce, false).unwrap();
+            server.handle.publish("t", Bytes::from(number.to_string()), QoS::AtLeastOnce, false, &[]).unwrap();
         }
         assert_eq!(server.handle.stats().dropped, 3);
         let (mut client, present) = Client::persistent(server.address, version, "client", false).await;
@@ -66,7 +66,7 @@ async fn what_was_not_acknowledged_is_delivered_again() {
     let (mut client, _) = Client::persistent(server.address, 5, "client", true).await;
     client.wants("t", QoS::ExactlyOnce).await;
     for (payload, qos) in [("a", QoS::AtLeastOnce), ("b", QoS::AtLeastOnce), ("c", QoS::ExactlyOnce)] {
-        server.handle.publish("t", Bytes::from(payload), qos, false).unwrap();
+        server.handle.publish("t", Bytes::from(payload), qos, false, &[]).unwrap();
     }
     let first = client.message().await.packet_id.unwrap();
     let second = client.message().await.packet_id.unwrap();
@@ -95,7 +95,7 @@ async fn no_more_is_delivered_than_the_client_can_take() {
     let (mut client, _) = Client::with(server.address, packet).await;
     client.wants("t", QoS::AtLeastOnce).await;
     for _ in 0..3 {
-        server.handle.publish("t", Bytes::new(), QoS::AtLeastOnce, false).unwrap();
+        server.handle.publish("t", Bytes::new(), QoS::AtLeastOnce, false, &[]).unwrap();
     }
     let first = client.message().await.packet_id.unwrap();
     client.message().await;
@@ -235,7 +235,7 @@ async fn overlapping_subscriptions_deliver_once_with_their_identifiers() {
     client.subscribe(&[TopicFilter::with_options("a", options)], Properties::new()).await;
     client.publish(qos_0("a", "own")).await;
     client.quiet().await;
-    server.handle.publish("a", Bytes::from("others'"), QoS::AtMostOnce, false).unwrap();
+    server.handle.publish("a", Bytes::from("others'"), QoS::AtMostOnce, false, &[]).unwrap();
     assert_eq!(client.message().await.payload, "others'");
 }
 
@@ -249,7 +249,7 @@ async fn a_shared_subscription_spreads_messages_over_who_is_there() {
         members.push(member);
     }
     for number in 0..10 {
-        assert_eq!(server.handle.publish("t/x", number.to_string().into(), QoS::AtMostOnce, false), Ok(1));
+        assert_eq!(server.handle.publish("t/x", number.to_string().into(), QoS::AtMostOnce, false, &[]), Ok(1));
     }
     for member in &mut members {
         for _ in 0..5 {
@@ -261,7 +261,7 @@ async fn a_shared_subscription_spreads_messages_over_who_is_there() {
     drop(members);
     until("one to be gone", || server.handle.stats().connections == 1).await;
     for _ in 0..2 {
-        server.handle.publish("t/x", Bytes::new(), QoS::AtMostOnce, false).unwrap();
+        server.handle.publish("t/x", Bytes::new(), QoS::AtMostOnce, false, &[]).unwrap();
         last.message().await;
     }
 }
@@ -338,14 +338,14 @@ async fn a_delayed_will_is_withdrawn_when_the_client_comes_back() {
 async fn messages_from_inside_are_checked_like_others() {
     let server = Server::open(Options { max_packet_bytes: 1_000, ..Options::default() }).await;
     for topic in ["", "a/+", "#", "a\0", &"x".repeat(70_000)] {
-        let error = server.handle.publish(topic, Bytes::new(), QoS::AtMostOnce, false).unwrap_err();
+        let error = server.handle.publish(topic, Bytes::new(), QoS::AtMostOnce, false, &[]).unwrap_err();
         assert!(matches!(error, PublishError::Topic { .. }), "{error}");
     }
-    let error = server.handle.publish("a", vec![0; 1_000].into(), QoS::AtMostOnce, false).unwrap_err();
+    let error = server.handle.publish("a", vec![0; 1_000].into(), QoS::AtMostOnce, false, &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot publish to \"a\": topic and payload are 1001 bytes, max_packet_bytes is 1000"
     );
-    server.handle.publish("a", Bytes::from("1"), QoS::AtMostOnce, true).unwrap();
+    server.handle.publish("a", Bytes::from("1"), QoS::AtMostOnce, true, &[]).unwrap();
     assert_eq!(server.handle.stats().retained, 1);
 }

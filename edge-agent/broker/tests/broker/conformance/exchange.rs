@@ -19,7 +19,7 @@ async fn what_is_not_acknowledged_is_sent_again_on_the_next_connection_only() {
         let (mut client, _) = Client::persistent(server.address, version, "client", true).await;
         client.wants("t", QoS::ExactlyOnce).await;
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce] {
-            server.handle.publish("t", Bytes::from("x"), qos, false).unwrap();
+            server.handle.publish("t", Bytes::from("x"), qos, false, &[]).unwrap();
         }
         let mut sent = Vec::new();
         for _ in 0..3 {
@@ -61,7 +61,7 @@ async fn the_broker_sends_a_qos_2_message_in_four_steps() {
     for version in [4, 5] {
         let mut client = Client::connect(server.address, version, "client").await;
         client.wants("t", QoS::ExactlyOnce).await;
-        server.handle.publish("t", Bytes::new(), QoS::ExactlyOnce, false).unwrap();
+        server.handle.publish("t", Bytes::new(), QoS::ExactlyOnce, false, &[]).unwrap();
         let id = client.message().await.packet_id.unwrap();
         for _ in 0..2 {
             client.send(&PubRecPacket::new(id)).await;
@@ -86,7 +86,7 @@ async fn an_exchange_ends_with_an_error_too() {
     let (mut client, _) = Client::persistent(server.address, 5, "client", true).await;
     client.wants("t", QoS::ExactlyOnce).await;
     for qos in [QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::AtLeastOnce, QoS::AtLeastOnce] {
-        server.handle.publish("t", Bytes::new(), qos, false).unwrap();
+        server.handle.publish("t", Bytes::new(), qos, false, &[]).unwrap();
     }
     for id in 1..=4 {
         assert_eq!(client.message().await.packet_id, Some(id));
@@ -112,7 +112,7 @@ async fn acknowledgements_have_to_fit() {
             client.wants("t", QoS::ExactlyOnce).await;
             client.bytes(&[0x40, 2, 0, 77, 0x70, 2, 0, 78]).await;
             client.quiet().await;
-            server.handle.publish("t", Bytes::new(), qos, false).unwrap();
+            server.handle.publish("t", Bytes::new(), qos, false, &[]).unwrap();
             let id = client.message().await.packet_id.unwrap() as u8;
             client.bytes(&[wrong, 2, 0, id]).await;
             match version {
@@ -167,7 +167,7 @@ async fn a_full_window_holds_nothing_back_but_publishes() {
     let (mut client, _) = Client::with(server.address, packet).await;
     client.wants("t", QoS::ExactlyOnce).await;
     for _ in 0..2 {
-        server.handle.publish("t", Bytes::new(), QoS::ExactlyOnce, false).unwrap();
+        server.handle.publish("t", Bytes::new(), QoS::ExactlyOnce, false, &[]).unwrap();
     }
     let first = client.message().await.packet_id.unwrap();
     client.quiet().await;

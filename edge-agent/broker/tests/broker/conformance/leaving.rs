@@ -26,7 +26,7 @@ async fn nothing_behind_a_disconnect_is_handled() {
     for (version, bytes) in [(4, &b"\xe0\0\x30\x04\0\x01tx\xc0\0"[..]), (5, b"\xe0\0\x30\x05\0\x01t\0x\xc0\0")] {
         let mut client = Client::connect(server.address, version, "client").await;
         client.bytes(bytes).await;
-        assert_eq!(client.rest().await, []);
+        assert_eq!(client.rest().await, b"");
     }
     assert_eq!(server.handle.stats().publishes_in, 0);
 }
@@ -38,7 +38,7 @@ async fn a_will_is_taken_back_by_a_normal_disconnection_only() {
     for (version, bytes) in [(4, &b"\xe0\0"[..]), (5, b"\xe0\0"), (5, b"\xe0\x01\0"), (5, b"\xe0\x02\0\0")] {
         let (mut client, _) = Client::with(server.address, with_will(version, 0, 0)).await;
         client.bytes(bytes).await;
-        assert_eq!(client.rest().await, []);
+        assert_eq!(client.rest().await, b"");
     }
     // 0x04 asks for it; the others say that something went wrong.
     for reason in [0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x99] {
@@ -110,10 +110,10 @@ async fn a_disconnect_changes_the_expiry_of_a_session() {
         client.send(&DisconnectPacket::normal().with_session_expiry_interval(given)).await;
         client.rest().await
     };
-    assert_eq!(leaving(1, 1_000).await, []);
+    assert_eq!(leaving(1, 1_000).await, b"");
     until("the client to be gone", || server.handle.stats().connections == 0).await;
     assert_eq!(server.handle.stats().sessions, 1);
-    assert_eq!(leaving(1_000, 0).await, []);
+    assert_eq!(leaving(1_000, 0).await, b"");
     until("the session to end", || server.handle.stats().sessions == 0).await;
     assert_eq!(leaving(0, 1).await, [0xe0, 1, 0x82]);
 
@@ -124,6 +124,6 @@ async fn a_disconnect_changes_the_expiry_of_a_session() {
     let (mut client, answer) = Client::with(server.address, packet).await;
     assert_eq!(answer.properties.get_session_expiry_interval(), Some(0));
     client.send(&DisconnectPacket::normal().with_session_expiry_interval(100)).await;
-    assert_eq!(client.rest().await, []);
+    assert_eq!(client.rest().await, b"");
     until("the session to end", || server.handle.stats().sessions == 0).await;
 }

@@ -100,7 +100,7 @@ async fn the_quality_of_service_is_the_lower_of_both() {
             let mut client = Client::connect(server.address, version, "client").await;
             client.wants("t", granted).await;
             for published in qualities {
-                server.handle.publish("t", Bytes::new(), published, false).unwrap();
+                server.handle.publish("t", Bytes::new(), published, false, &[]).unwrap();
                 let got = client.message().await;
                 assert_eq!(got.qos as u8, (granted as u8).min(published as u8));
                 assert_eq!(got.packet_id.is_some(), got.qos != QoS::AtMostOnce, "[MQTT-2.2.1-2]");
@@ -194,7 +194,7 @@ async fn a_topic_keeps_the_last_message_that_was_to_be_retained() {
 #[tokio::test]
 async fn retained_messages_come_again_with_each_subscription_that_asks() {
     let server = Server::open(Options::default()).await;
-    server.handle.publish("r", Bytes::from("kept"), QoS::AtMostOnce, true).unwrap();
+    server.handle.publish("r", Bytes::from("kept"), QoS::AtMostOnce, true, &[]).unwrap();
     let mut client = Client::connect(server.address, 4, "client").await;
     for _ in 0..3 {
         client.wants("r", QoS::AtMostOnce).await;
@@ -222,7 +222,7 @@ async fn no_local_holds_for_retained_messages() {
     let mut client = Client::connect(server.address, 5, "client").await;
     published(&mut client, qos_1("own", 1, "").with_retain(true)).await;
     published(&mut client, qos_1("own", 1, "x").with_retain(true)).await;
-    server.handle.publish("others", Bytes::from("y"), QoS::AtMostOnce, true).unwrap();
+    server.handle.publish("others", Bytes::from("y"), QoS::AtMostOnce, true, &[]).unwrap();
     let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
     client.subscribe(&[TopicFilter::with_options("#", options)], Properties::new()).await;
     assert_eq!(client.message().await.topic_name, "others");

@@ -40,7 +40,7 @@ async fn subscribing_again_replaces_the_subscription() {
             }
             client.subscribe(&[TopicFilter::new("a/+", qos)], properties).await;
         }
-        server.handle.publish("a/b", Bytes::new(), QoS::ExactlyOnce, false).unwrap();
+        server.handle.publish("a/b", Bytes::new(), QoS::ExactlyOnce, false, &[]).unwrap();
         let got = client.message().await;
         assert_eq!(got.qos, QoS::AtLeastOnce);
         let identifiers = if version == 5 { vec![2] } else { vec![] };
@@ -57,14 +57,14 @@ async fn unsubscribing_ends_what_is_new_and_not_what_was_sent() {
     for version in [4, 5] {
         let (mut client, _) = Client::persistent(server.address, version, "client", true).await;
         client.wants("a/+", QoS::AtLeastOnce).await;
-        server.handle.publish("a/b", Bytes::from("sent"), QoS::AtLeastOnce, false).unwrap();
+        server.handle.publish("a/b", Bytes::from("sent"), QoS::AtLeastOnce, false, &[]).unwrap();
         let first = client.message().await.packet_id.unwrap();
         let codes = unsubscribe(&mut client, &["a/b", "a/#", "A/+"]).await;
         assert_eq!(codes, if version == 5 { vec![0x11; 3] } else { vec![] });
-        assert_eq!(server.handle.publish("a/b", Bytes::new(), QoS::AtMostOnce, false), Ok(1), "still subscribed");
+        assert_eq!(server.handle.publish("a/b", Bytes::new(), QoS::AtMostOnce, false, &[]), Ok(1), "still subscribed");
         let codes = unsubscribe(&mut client, &["a/+", "a/+"]).await;
         assert_eq!(codes, if version == 5 { vec![0, 0x11] } else { vec![] });
-        assert_eq!(server.handle.publish("a/b", Bytes::new(), QoS::AtMostOnce, false), Ok(0));
+        assert_eq!(server.handle.publish("a/b", Bytes::new(), QoS::AtMostOnce, false, &[]), Ok(0));
         drop(client);
         let (mut client, present) = Client::persistent(server.address, version, "client", false).await;
         assert!(present);
@@ -104,7 +104,7 @@ async fn filters_that_are_none_are_refused_one_by_one() {
         }
         // What only looks like one: no `/` behind it (section 4.8.2).
         client.wants("$sharedevice/a", QoS::AtMostOnce).await;
-        assert_eq!(server.handle.publish("$sharedevice/a", Bytes::new(), QoS::AtMostOnce, false), Ok(1));
+        assert_eq!(server.handle.publish("$sharedevice/a", Bytes::new(), QoS::AtMostOnce, false, &[]), Ok(1));
     }
 }
 
@@ -120,7 +120,7 @@ async fn members_of_a_group_have_their_own_quality_of_service() {
         members.push((member, qos));
     }
     for _ in 0..4 {
-        assert_eq!(server.handle.publish("t", Bytes::new(), QoS::ExactlyOnce, false), Ok(1));
+        assert_eq!(server.handle.publish("t", Bytes::new(), QoS::ExactlyOnce, false, &[]), Ok(1));
     }
     for (member, qos) in &mut members {
         for _ in 0..2 {
@@ -131,12 +131,12 @@ async fn members_of_a_group_have_their_own_quality_of_service() {
     let (member, _) = &mut members[0];
     member.wants("$share/other/t", QoS::AtMostOnce).await;
     member.wants("t", QoS::AtMostOnce).await;
-    assert_eq!(server.handle.publish("t", Bytes::new(), QoS::AtMostOnce, false), Ok(3));
+    assert_eq!(server.handle.publish("t", Bytes::new(), QoS::AtMostOnce, false, &[]), Ok(3));
     let (member, _) = &mut members[0];
     assert_eq!(unsubscribe(member, &["$share/g/t"]).await, [0]);
     for _ in 0..3 {
         assert_eq!(
-            server.handle.publish("t", Bytes::new(), QoS::AtMostOnce, false),
+            server.handle.publish("t", Bytes::new(), QoS::AtMostOnce, false, &[]),
             Ok(3),
             "b has the group for itself"
         );
@@ -150,7 +150,7 @@ async fn what_was_sent_to_a_member_stays_its_own() {
     let server = Server::open(Options::default()).await;
     let (mut first, _) = Client::persistent(server.address, 5, "first", true).await;
     first.wants("$share/g/t", QoS::ExactlyOnce).await;
-    server.handle.publish("t", Bytes::from("begun"), QoS::ExactlyOnce, false).unwrap();
+    server.handle.publish("t", Bytes::from("begun"), QoS::ExactlyOnce, false, &[]).unwrap();
     let id = first.message().await.packet_id.unwrap();
     let mut second = Client::connect(server.address, 5, "second").await;
     second.wants("$share/g/t", QoS::ExactlyOnce).await;
@@ -164,7 +164,7 @@ async fn what_was_sent_to_a_member_stays_its_own() {
     assert!(matches!(first.next().await, Some(Packet::PubRel(_))));
     second.quiet().await;
     for _ in 0..2 {
-        server.handle.publish("t", Bytes::new(), QoS::AtLeastOnce, false).unwrap();
+        server.handle.publish("t", Bytes::new(), QoS::AtLeastOnce, false, &[]).unwrap();
     }
     let refused = second.message().await.packet_id.unwrap();
     first.message().await;
