@@ -1,0 +1,80 @@
+/* See README.md. */
+#include "edge.h"
+
+static void answer(edge_bytes body) { edge_emit(EDGE("answers"), body, EDGE_NORMAL); }
+
+static void answer_read(int found, edge_bytes value) {
+    edge_text text = {0};
+    edge_add(&text, found ? EDGE("=") : EDGE("-"));
+    if (found) edge_add(&text, value);
+    answer(edge_made(&text));
+}
+
+static void answer_event(const edge_event *event) {
+    edge_text text = {0};
+    edge_add(&text, EDGE("kind="));
+    edge_add_u64(&text, event->kind);
+    edge_add(&text, EDGE(" time_us="));
+    edge_add_u64(&text, event->time_us);
+    edge_add(&text, EDGE(" boot="));
+    edge_add_u64(&text, event->boot);
+    edge_add(&text, EDGE(" sequence="));
+    edge_add_u64(&text, event->sequence);
+    edge_add(&text, EDGE(" device="));
+    edge_add(&text, edge_device(event));
+    edge_add(&text, EDGE(" topic="));
+    edge_add(&text, edge_topic(event));
+    edge_add(&text, EDGE(" payload="));
+    edge_add_u64(&text, event->payload.len);
+    answer(edge_made(&text));
+}
+
+static int32_t digit(edge_bytes word) { return word.len == 1 ? word.at[0] - '0' : -1; }
+
+static void obey(const edge_event *event, edge_bytes line) {
+    edge_bytes rest = line, value, command = edge_cut(&rest, ' ');
+    if (edge_same(command, EDGE("event"))) {
+        answer_event(event);
+    } else if (edge_same(command, EDGE("config"))) {
+        int found = edge_config(rest, &value);
+        answer_read(found, value);
+    } else if (edge_same(command, EDGE("get"))) {
+        int found = edge_state(rest, &value);
+        answer_read(found, value);
+    } else if (edge_same(command, EDGE("put"))) {
+        edge_bytes key = edge_cut(&rest, ' ');
+        edge_state_put(key, rest);
+    } else if (edge_same(command, EDGE("delete"))) {
+        edge_state_delete(rest);
+    } else if (edge_same(command, EDGE("random"))) {
+        char bytes[11];
+        edge_random(bytes, sizeof bytes);
+        answer((edge_bytes){bytes, sizeof bytes});
+    } else if (edge_same(command, EDGE("emit"))) {
+        int32_t priority = digit(edge_cut(&rest, ' '));
+        edge_bytes stream = edge_cut(&rest, ' ');
+        edge_emit(stream, rest, priority);
+    } else if (edge_same(command, EDGE("publish"))) {
+        int32_t flags = digit(edge_cut(&rest, ' '));
+        edge_bytes topic = edge_cut(&rest, ' ');
+        edge_publish(topic, rest, flags);
+    } else if (edge_same(command, EDGE("log"))) {
+        int32_t level = digit(edge_cut(&rest, ' '));
+        edge_log(level, rest);
+    } else if (edge_same(command, EDGE("fail"))) {
+        edge_fail(rest);
+    } else {
+        edge_text why = {0};
+        edge_add(&why, EDGE("unknown command: "));
+        edge_add(&why, line);
+        edge_fail(edge_made(&why));
+    }
+}
+
+static int32_t on_event(const edge_event *event) {
+    edge_bytes rest = edge_payload(event);
+    while (rest.len) obey(event, edge_cut(&rest, '\n'));
+    return 0;
+}
+
+EDGE_FUNCTION(on_event)

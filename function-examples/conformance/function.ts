@@ -1,0 +1,73 @@
+// See README.md.
+import * as edge from "../../function-sdk/assemblyscript/edge";
+export { edge_alloc } from "../../function-sdk/assemblyscript/edge";
+
+export function edge_handle(block: usize, len: i32): i32 {
+  const event = new edge.Event(block);
+  const lines = event.payloadText.split("\n");
+  // What stands behind the last end of a line is one only if it is not empty.
+  const count = lines[lines.length - 1].length > 0 ? lines.length : lines.length - 1;
+  for (let i = 0; i < count; i++) obey(event, lines[i]);
+  return 0;
+}
+
+function obey(event: edge.Event, line: string): void {
+  const words = new Words(line);
+  const command = words.next();
+  if (command == "event") {
+    answerEvent(event);
+  } else if (command == "config") {
+    const value = edge.config(words.rest);
+    answerRead(value === null ? null : edge.utf8(value));
+  } else if (command == "get") {
+    answerRead(edge.state(words.rest));
+  } else if (command == "put") {
+    const key = words.next();
+    edge.statePut(key, edge.utf8(words.rest));
+  } else if (command == "delete") {
+    edge.stateDelete(words.rest);
+  } else if (command == "random") {
+    answer(edge.random(11));
+  } else if (command == "emit") {
+    const priority = words.digit(), stream = words.next();
+    edge.emit(stream, edge.utf8(words.rest), priority);
+  } else if (command == "publish") {
+    const flags = words.digit(), topic = words.next();
+    edge.publish(topic, edge.utf8(words.rest), flags);
+  } else if (command == "log") {
+    const level = words.digit();
+    edge.log(level, words.rest);
+  } else if (command == "fail") {
+    edge.fail(words.rest);
+  } else {
+    edge.fail("unknown command: " + line);
+  }
+}
+
+class Words {
+  constructor(public rest: string) {}
+
+  /** Takes what stands before the first space off the rest, and the space with it. */
+  next(): string {
+    const at = this.rest.indexOf(" ");
+    const head = at < 0 ? this.rest : this.rest.substring(0, at);
+    this.rest = at < 0 ? "" : this.rest.substring(at + 1);
+    return head;
+  }
+
+  digit(): i32 { return I32.parseInt(this.next()); }
+}
+
+function answer(body: Uint8Array): void { edge.emit("answers", body); }
+
+function answerRead(value: Uint8Array | null): void {
+  answer(edge.utf8(value === null ? "-" : "=" + edge.text(value)));
+}
+
+function answerEvent(event: edge.Event): void {
+  answer(edge.utf8(
+    "kind=" + event.kind.toString() + " time_us=" + event.timeUs.toString() + " boot=" + event.boot.toString() +
+    " sequence=" + event.sequence.toString() + " device=" + event.device + " topic=" + event.topic +
+    " payload=" + event.payload.length.toString()
+  ));
+}

@@ -1,0 +1,81 @@
+//! See README.md.
+const std = @import("std");
+const edge = @import("edge");
+
+pub const panic = edge.panic;
+
+comptime {
+    edge.function(onEvent);
+}
+
+fn onEvent(event: *const edge.Event) !void {
+    var rest = event.payload();
+    while (rest.len > 0) try obey(event, cut(&rest, '\n'));
+}
+
+const Command = enum { event, config, get, put, delete, random, emit, publish, log, fail };
+
+fn obey(event: *const edge.Event, line: []const u8) !void {
+    var rest = line;
+    const command = std.meta.stringToEnum(Command, cut(&rest, ' ')) orelse edge.failWith("unknown command: {s}", .{line});
+    switch (command) {
+        .event => try answerEvent(event),
+        .config => try answerRead(try edge.config(rest)),
+        .get => try answerRead(try edge.state(rest)),
+        .put => {
+            const key = cut(&rest, ' ');
+            edge.statePut(key, rest);
+        },
+        .delete => edge.stateDelete(rest),
+        .random => {
+            var bytes: [11]u8 = undefined;
+            edge.random(&bytes);
+            answer(&bytes);
+        },
+        .emit => {
+            const priority = try digit(u1, &rest);
+            const stream = cut(&rest, ' ');
+            edge.emit(stream, rest, @enumFromInt(priority));
+        },
+        .publish => {
+            const flags = try digit(u3, &rest);
+            const topic = cut(&rest, ' ');
+            edge.publish(topic, rest, .{ .qos = @truncate(flags), .retain = flags & 4 != 0 });
+        },
+        .log => {
+            const level = try digit(u2, &rest);
+            edge.log(@enumFromInt(level), rest);
+        },
+        .fail => edge.fail(rest),
+    }
+}
+
+/// Takes what stands before the first `end` off `rest`, and `end` with it; everything if there is none.
+fn cut(rest: *[]const u8, end: u8) []const u8 {
+    const head = rest.*[0 .. std.mem.indexOfScalar(u8, rest.*, end) orelse rest.len];
+    rest.* = rest.*[@min(head.len + 1, rest.len)..];
+    return head;
+}
+
+fn digit(T: type, rest: *[]const u8) !T {
+    return std.fmt.parseInt(T, cut(rest, ' '), 10);
+}
+
+fn answer(body: []const u8) void {
+    edge.emit("answers", body, .normal);
+}
+
+fn answerRead(value: ?[]const u8) !void {
+    answer(if (value) |found| try std.mem.concat(edge.allocator, u8, &.{ "=", found }) else "-");
+}
+
+fn answerEvent(event: *const edge.Event) !void {
+    answer(try std.fmt.allocPrint(
+        edge.allocator,
+        "kind={} time_us={} boot={} sequence={} device={s} topic={s} payload={}",
+        .{
+            @intFromEnum(event.kind), event.time_us,  event.boot,            event.sequence,
+            event.device(),           event.topic(), event.payload().len,
+        },
+    ));
+}

@@ -1,0 +1,84 @@
+#![doc = include_str!("../README.md")]
+
+use function_sdk::{Context, Error, PublishFlags, Result, function};
+
+#[function]
+fn on_event(commands: &str, cx: &mut Context) -> Result {
+    commands.split_terminator('\n').try_for_each(|line| obey(line, cx))
+}
+
+fn obey(line: &str, cx: &mut Context) -> Result {
+    let (command, rest) = cut(line);
+    match command {
+        "event" => answer_event(cx),
+        "config" => {
+            let value = cx.config_opt::<String>(rest)?;
+            answer_read(value.map(String::into_bytes), cx)
+        }
+        "get" => {
+            let value = cx.state_get(rest);
+            answer_read(value, cx)
+        }
+        "put" => {
+            let (key, value) = cut(rest);
+            cx.state_put(key, value);
+            Ok(())
+        }
+        "delete" => {
+            cx.state_delete(rest);
+            Ok(())
+        }
+        "random" => {
+            let bytes: [u8; 11] = cx.random();
+            cx.emit("answers", &bytes[..])
+        }
+        "emit" => {
+            let (priority, rest) = cut(rest);
+            let (stream, body) = cut(rest);
+            if priority == "1" { cx.emit_urgent(stream, body) } else { cx.emit(stream, body) }
+        }
+        "publish" => {
+            let (flags, rest) = cut(rest);
+            let (topic, payload) = cut(rest);
+            let flags = flags.parse().ok().and_then(PublishFlags::from_i32);
+            cx.publish_with(topic, payload, flags.ok_or_else(|| Error::new("the flags are none"))?)
+        }
+        "log" => {
+            match cut(rest) {
+                ("0", text) => cx.error(text),
+                ("1", text) => cx.warn(text),
+                ("2", text) => cx.info(text),
+                (_, text) => cx.debug(text),
+            }
+            Ok(())
+        }
+        "fail" => Err(Error::new(rest)),
+        _ => Err(Error::new(format_args!("unknown command: {line}"))),
+    }
+}
+
+/// What stands before the first space, and what behind it.
+fn cut(text: &str) -> (&str, &str) {
+    text.split_once(' ').unwrap_or((text, ""))
+}
+
+fn answer_event(cx: &mut Context) -> Result {
+    let event = cx.event();
+    let (boot, sequence) = event.identity.map_or((0, 0), |identity| (identity.boot, identity.sequence));
+    let text = format!(
+        "kind={} time_us={} boot={boot} sequence={sequence} device={} topic={} payload={}",
+        event.kind as u32,
+        event.time_us,
+        event.device,
+        event.topic,
+        event.payload.len()
+    );
+    cx.emit("answers", &text)
+}
+
+fn answer_read(value: Option<Vec<u8>>, cx: &mut Context) -> Result {
+    match value {
+        Some(value) => cx.emit("answers", &[b"=", &value[..]].concat()),
+        None => cx.emit("answers", "-"),
+    }
+}
