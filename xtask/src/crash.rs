@@ -74,7 +74,7 @@ fn run(name: &str, how_many: &str, arguments: &[String]) -> Outcome {
     check(how_many, arguments)?;
     setup::wasm()?;
     step("build", || cargo::build(cargo::BINARIES))?;
-    step("functions", functions::pack)?;
+    step("functions", functions::rust)?;
     // It takes our place, so that Ctrl-C reaches it alone, and it has the last word.
     let mut crash = Command::new(binary("crash")?);
     crash.arg(name).args(arguments);

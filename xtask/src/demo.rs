@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     check(arguments)?;
     setup::wasm()?;
     step("build", || cargo::build(cargo::BINARIES))?;
-    step("functions", functions::pack)?;
+    step("functions", functions::rust)?;
     // It takes our place, so that Ctrl-C reaches it alone, and it has the last word.
     let mut demo = Command::new(binary("demo")?);
     demo.args(arguments);

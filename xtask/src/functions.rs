@@ -1,41 +1,93 @@
 //! `cargo xtask functions`.
 
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::cargo::{self, binary, run as run_program, target_dir, workspace};
+use crate::languages::LANGUAGES;
 use crate::report::{Failure, Outcome, no_arguments, say};
 use crate::setup;
+
+const MANIFEST: &str = "function.toml";
+
+/// The file that a function in Rust has.
+const RUST: &str = "Cargo.toml";
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask functions
 
 Compiles every function in function-examples/ to WebAssembly and packs it with its function.toml, by `edgectl fn build`.
-What has not changed is not compiled again. The packages are in functions/ of the target directory.
+Rust that has not changed is not compiled again. The packages are in functions/ of the target directory.
 
-Needs the target wasm32-unknown-unknown, and adds it by rustup if it is missing.
+What a folder holds says the language: Cargo.toml is Rust, function.c C, function.zig Zig, function.ts AssemblyScript. Where
+the same function is written in several, the packages of all but Rust have the language behind their name.
+
+Needs the target wasm32-unknown-unknown and the languages' compilers, and installs what is missing as `cargo xtask setup`
+does. A language whose compiler cannot be installed is skipped, with a word; where the variable CI is \"true\", that is an
+error.
 ";
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments(arguments)?;
-    setup::wasm()?;
+    setup::functions()?;
     cargo::build(cargo::BINARIES)?;
     pack()
 }
 
-/// Compiles and packs; `edgectl` must be there.
+/// Compiles and packs all of them; `edgectl` must be there.
 pub(crate) fn pack() -> Outcome {
-    let out = target_dir()?.join("functions");
-    let cannot = |error: std::io::Error| Failure::because(format!("cannot make {}: {error}", out.display()));
-    std::fs::create_dir_all(&out).map_err(cannot)?;
+    rust()?;
     for folder in folders()? {
-        // A function's folder has its name.
-        let package = out.join(folder.file_name().unwrap_or_default()).with_extension("wasm");
-        let mut edgectl = cargo::command(binary("edgectl")?);
-        run_program(edgectl.args(["fn", "build"]).arg(&folder).arg("--out").arg(package).stdout(Stdio::null()))?;
+        for language in LANGUAGES.iter().filter(|language| folder.join(language.source).is_file()) {
+            let alone = !folder.join(RUST).is_file();
+            let package = if alone { package(&folder, None)? } else { package(&folder, Some(language.name))? };
+            match language.compile(&folder, &made("modules")?)? {
+                Some(module) => {
+                    let mut edgectl = edgectl()?;
+                    edgectl.arg("--wasm").arg(module).arg("--manifest").arg(folder.join(MANIFEST));
+                    run_program(edgectl.arg("--out").arg(package))?;
+                }
+                None => {
+                    // An old one would be tested as if it were this one.
+                    let _ = std::fs::remove_file(&package);
+                    let what =
+                        format!("{} is not built: its compiler is missing, see `cargo xtask setup`", folder.display());
+                    setup::lacking(&what, "Its tests are skipped")?;
+                }
+            }
+        }
     }
-    say(format_args!("packed into {}", out.display()));
+    say(format_args!("packed into {}", made("functions")?.display()));
     Ok(())
+}
+
+/// Compiles and packs those in Rust; `edgectl` must be there.
+pub(crate) fn rust() -> Outcome {
+    for folder in folders()?.iter().filter(|folder| folder.join(RUST).is_file()) {
+        run_program(edgectl()?.arg(folder).arg("--out").arg(package(folder, None)?))?;
+    }
+    Ok(())
+}
+
+fn edgectl() -> Outcome<Command> {
+    let mut edgectl = cargo::command(binary("edgectl")?);
+    edgectl.args(["fn", "build"]).stdout(Stdio::null());
+    Ok(edgectl)
+}
+
+/// Where a package goes. A function's folder has its name.
+fn package(folder: &Path, language: Option<&str>) -> Outcome<PathBuf> {
+    let name = folder.file_name().unwrap_or_default().display();
+    let file = language.map_or_else(|| format!("{name}.wasm"), |language| format!("{name}-{language}.wasm"));
+    Ok(made("functions")?.join(file))
+}
+
+/// A folder of the target directory, there.
+fn made(name: &str) -> Outcome<PathBuf> {
+    let folder = target_dir()?.join(name);
+    let cannot = |error: std::io::Error| Failure::because(format!("cannot make {}: {error}", folder.display()));
+    std::fs::create_dir_all(&folder).map_err(cannot)?;
+    Ok(folder)
 }
 
 fn folders() -> Outcome<Vec<PathBuf>> {
@@ -43,7 +95,7 @@ fn folders() -> Outcome<Vec<PathBuf>> {
     let cannot = |error: std::io::Error| Failure::because(format!("cannot read {}: {error}", examples.display()));
     let entries = std::fs::read_dir(&examples).map_err(cannot)?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?;
-    let mut folders: Vec<PathBuf> = paths.into_iter().filter(|path| path.join("function.toml").is_file()).collect();
+    let mut folders: Vec<PathBuf> = paths.into_iter().filter(|path| path.join(MANIFEST).is_file()).collect();
     folders.sort();
     Ok(folders)
 }

@@ -4,6 +4,7 @@ mod cargo;
 mod crash;
 mod demo;
 mod functions;
+mod languages;
 mod report;
 mod setup;
 mod test;

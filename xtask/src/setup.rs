@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::cargo::{run as run_program, works};
+use crate::languages;
 use crate::report::{Failure, Outcome, no_arguments, say};
 
 pub(crate) const HELP: &str = "\
@@ -16,9 +17,13 @@ Installs what the other commands need and this machine lacks:
   thumbv7m-none-eabi      by `rustup target add`: a microcontroller, what the device SDK must build for (test)
   mosquitto               by apt-get, as root or where sudo asks for no password: a second MQTT broker to test with (test)
   strace                  by apt-get likewise: kills a program at its system calls (crash, test)
+  clang, lld              by apt-get likewise: compile functions in C (functions, test)
+  ziglang                 by pip, into the target directory: compiles functions in Zig (functions, test)
+  assemblyscript          by npm, into the target directory: compiles functions in AssemblyScript (functions, test)
 
 What it cannot install it names, with the command that does. Without mosquitto and strace the tests that need them are
-skipped, with a word; where the variable CI is \"true\", their absence is an error.
+skipped, with a word, and so is a language whose compiler is missing; where the variable CI is \"true\", their absence is an
+error.
 ";
 
 /// What functions are compiled for.
@@ -38,10 +43,17 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 pub(crate) fn all() -> Outcome {
     wasm()?;
     target(BARE)?;
-    packages()
+    packages()?;
+    languages::install()
 }
 
 /// What compiling functions needs.
+pub(crate) fn functions() -> Outcome {
+    wasm()?;
+    languages::install()
+}
+
+/// What compiling functions in Rust needs.
 pub(crate) fn wasm() -> Outcome {
     target(WASM)
 }
@@ -84,14 +96,23 @@ fn is_installed(target: &str) -> Outcome<bool> {
 }
 
 fn packages() -> Outcome {
-    let missing = || PACKAGES.iter().filter(|(_, program)| !is_on_path(program)).map(|(package, _)| *package);
-    if missing().next().is_none() {
+    let missing = install_packages(&PACKAGES);
+    if missing.is_empty() {
         return Ok(());
     }
-    let names = missing().collect::<Vec<_>>().join(" ");
-    let by_hand = format!("apt-get install {names}");
-    if let Some(privileged) = apt_get() {
-        say(format_args!("missing: {names}; installing by apt-get"));
+    let by_hand = format!("apt-get install {missing}");
+    let what = format!("{missing} could not be installed; to do it by hand: {by_hand} (Debian; as root)");
+    lacking(&what, "Tests that need it are skipped")
+}
+
+/// Installs those of these packages whose program is missing, where it may; answers the names of what is missing still.
+pub(crate) fn install_packages(wanted: &[(&str, &str)]) -> String {
+    let missing = || wanted.iter().filter(|(_, program)| !is_on_path(program)).map(|(package, _)| *package);
+    let names = || missing().collect::<Vec<_>>().join(" ");
+    if missing().next().is_some()
+        && let Some(privileged) = apt_get()
+    {
+        say(format_args!("missing: {}; installing by apt-get", names()));
         let apt_get = |arguments: &[&str]| {
             let mut command = Command::new(privileged[0]);
             command.args(&privileged[1..]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
@@ -102,15 +123,16 @@ fn packages() -> Outcome {
         let _ = apt_get(&["update"]);
         let _ = apt_get(&install);
     }
-    let names = missing().collect::<Vec<_>>().join(" ");
-    if names.is_empty() {
-        return Ok(());
-    }
-    let lacking = format!("{names} could not be installed; to do it by hand: {by_hand} (Debian; as root)");
+    names()
+}
+
+/// Something is not there that could be done without, for the price of `then`. Not where a machine decides: there it could
+/// be missed for months.
+pub(crate) fn lacking(what: &str, then: &str) -> Outcome {
     if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
-        return Err(Failure::because(lacking));
+        return Err(Failure::because(what));
     }
-    say(format_args!("warning: {lacking}. Tests that need it are skipped"));
+    say(format_args!("warning: {what}. {then}"));
     Ok(())
 }
 
@@ -126,7 +148,7 @@ fn apt_get() -> Option<&'static [&'static str]> {
     works(Command::new("sudo").args(["-n", "true"])).then_some(&["sudo", "-n", "apt-get"])
 }
 
-fn is_on_path(program: &str) -> bool {
+pub(crate) fn is_on_path(program: &str) -> bool {
     std::env::split_paths(&path()).any(|folder| folder.join(program).is_file())
 }
 
