@@ -1,0 +1,257 @@
+/* The gateway's contract, version 1, for C: one header, no C library. docs/abi.md is the contract itself.
+ *
+ *     #include "edge.h"
+ *
+ *     static int32_t on_event(const edge_event *event) {
+ *         edge_emit(EDGE("raw"), edge_payload(event), EDGE_NORMAL);
+ *         return 0;
+ *     }
+ *     EDGE_FUNCTION(on_event)
+ *
+ * Compiled with clang and lld:
+ *
+ *     clang --target=wasm32 -Os -ffreestanding -mbulk-memory -nostdlib -I function-sdk/c -Wl,--no-entry \
+ *         -Wl,-zstack-size=16384 -Wl,--strip-all function.c -o function.wasm
+ *
+ * An effect (edge_state_put, edge_emit, …) that the manifest does not allow, or that is over a limit, ends the run. So do
+ * edge_fail and a lack of memory. None of them returns then, and none of the run's effects takes place.
+ */
+#ifndef EDGE_H
+#define EDGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define EDGE_IMPORT(name) __attribute__((import_module("edge_v1"), import_name(#name)))
+#define EDGE_EXPORT(name) __attribute__((export_name(#name)))
+/* For what is long: copied into every place that calls it, it would double the module. */
+#define EDGE_LONG static __attribute__((noinline, unused))
+
+/* ---- The imports, as docs/abi.md has them: one row there is one line here. ---- */
+
+EDGE_IMPORT(config_get) int32_t edge_import_config_get(const void *key, size_t key_len, void *out, size_t out_cap);
+EDGE_IMPORT(state_get) int32_t edge_import_state_get(const void *key, size_t key_len, void *out, size_t out_cap);
+EDGE_IMPORT(random_fill) void edge_import_random_fill(void *out, size_t out_len);
+EDGE_IMPORT(state_put)
+void edge_import_state_put(const void *key, size_t key_len, const void *value, size_t value_len);
+EDGE_IMPORT(state_delete) void edge_import_state_delete(const void *key, size_t key_len);
+EDGE_IMPORT(emit)
+void edge_import_emit(const void *stream, size_t stream_len, const void *body, size_t body_len, int32_t priority);
+EDGE_IMPORT(publish)
+void edge_import_publish(const void *topic, size_t topic_len, const void *payload, size_t payload_len, int32_t flags);
+EDGE_IMPORT(log) void edge_import_log(int32_t level, const void *text, size_t text_len);
+EDGE_IMPORT(fail) _Noreturn void edge_import_fail(const void *text, size_t text_len);
+
+enum { EDGE_NORMAL = 0, EDGE_HIGH = 1 };                                  /* priority of emit */
+enum { EDGE_QOS0 = 0, EDGE_QOS1 = 1, EDGE_QOS2 = 2, EDGE_RETAIN = 4 };    /* flags of publish */
+enum { EDGE_ERROR = 0, EDGE_WARN = 1, EDGE_INFO = 2, EDGE_DEBUG = 3 };    /* level of log */
+enum { EDGE_MQTT = 0 };                                                   /* kind of an event */
+
+/* ---- Bytes, which may be text; no 0 at the end. ---- */
+
+typedef struct {
+    const char *at;
+    uint32_t len;
+} edge_bytes;
+
+/* The bytes of a string literal. */
+#define EDGE(literal) ((edge_bytes){(literal), sizeof(literal) - 1})
+
+EDGE_LONG int edge_same(edge_bytes a, edge_bytes b) {
+    if (a.len != b.len) return 0;
+    for (uint32_t i = 0; i < a.len; i++)
+        if (a.at[i] != b.at[i]) return 0;
+    return 1;
+}
+
+/* Takes what stands before the first `end` off `rest`, and `end` with it; everything if there is none. */
+EDGE_LONG edge_bytes edge_cut(edge_bytes *rest, char end) {
+    edge_bytes head = {rest->at, 0};
+    while (head.len < rest->len && head.at[head.len] != end) head.len++;
+    uint32_t taken = head.len < rest->len ? head.len + 1 : head.len;
+    rest->at += taken;
+    rest->len -= taken;
+    return head;
+}
+
+/* ---- The event, laid over the block. A later gateway writes a longer header; what is here stays where it is. ---- */
+
+typedef struct {
+    uint32_t offset, len;
+} edge_span;
+
+typedef struct {
+    uint32_t header_len;
+    uint32_t kind;
+    uint64_t time_us;        /* when the gateway received it, microseconds since 1970-01-01 UTC */
+    uint64_t boot, sequence; /* sequence 0: the event has no identity, and boot means nothing */
+    edge_span device, topic, payload;
+} edge_event;
+
+_Static_assert(sizeof(edge_event) == 56 && offsetof(edge_event, payload) == 48, "docs/abi.md has another layout");
+
+static inline edge_bytes edge_at(const edge_event *event, edge_span span) {
+    return (edge_bytes){(const char *)event + span.offset, span.len};
+}
+static inline edge_bytes edge_device(const edge_event *event) { return edge_at(event, event->device); }
+static inline edge_bytes edge_topic(const edge_event *event) { return edge_at(event, event->topic); }
+static inline edge_bytes edge_payload(const edge_event *event) { return edge_at(event, event->payload); }
+
+/* ---- Memory: handed out once and never taken back, for the instance ends with the run. ---- */
+
+/* First free byte; 0 at the beginning. Weak, so that all files of a module share one. */
+__attribute__((weak)) uint32_t edge_next;
+extern unsigned char __heap_base;
+
+/* `len` bytes, divisible by 8; a null pointer if there are no more. */
+EDGE_LONG void *edge_room_or_null(size_t len) {
+    uint64_t at = (((uint64_t)(edge_next ? edge_next : (uint32_t)(uintptr_t)&__heap_base)) + 7) & ~(uint64_t)7;
+    uint64_t end = at + len, have = (uint64_t)__builtin_wasm_memory_size(0) << 16;
+    if (end > have) {
+        uint64_t pages = (end - have + 0xffff) >> 16;
+        if (end > UINT32_MAX || __builtin_wasm_memory_grow(0, pages) == (size_t)-1) return 0;
+    }
+    edge_next = (uint32_t)end;
+    return (void *)(uintptr_t)at;
+}
+
+/* The same; ends the run if there are no more. The gateway then names the limit that was in the way. */
+EDGE_LONG void *edge_room(size_t len) {
+    void *room = edge_room_or_null(len);
+    if (!room) __builtin_trap();
+    return room;
+}
+
+/* ---- What a handler reads. ---- */
+
+typedef int32_t edge_reader(const void *key, size_t key_len, void *out, size_t out_cap);
+
+EDGE_LONG int edge_read(edge_reader *read, edge_bytes key, edge_bytes *value) {
+    uint32_t cap = 256; /* most values are shorter; a longer one costs a second call */
+    for (;;) {
+        char *out = edge_room(cap);
+        int32_t len = read(key.at, key.len, out, cap);
+        if (len < 0) return 0;
+        if ((uint32_t)len <= cap) {
+            *value = (edge_bytes){out, (uint32_t)len};
+            return 1;
+        }
+        cap = (uint32_t)len;
+    }
+}
+
+/* Reads a configuration value; answers whether there is one. */
+static inline int edge_config(edge_bytes key, edge_bytes *value) {
+    return edge_read(edge_import_config_get, key, value);
+}
+/* Reads a value of the state, this run's writes included; answers whether there is one. */
+static inline int edge_state(edge_bytes key, edge_bytes *value) {
+    return edge_read(edge_import_state_get, key, value);
+}
+static inline void edge_random(void *out, uint32_t len) { edge_import_random_fill(out, len); }
+
+/* ---- What it wants done. ---- */
+
+static inline void edge_state_put(edge_bytes key, edge_bytes value) {
+    edge_import_state_put(key.at, key.len, value.at, value.len);
+}
+static inline void edge_state_delete(edge_bytes key) { edge_import_state_delete(key.at, key.len); }
+static inline void edge_emit(edge_bytes stream, edge_bytes body, int32_t priority) {
+    edge_import_emit(stream.at, stream.len, body.at, body.len, priority);
+}
+static inline void edge_publish(edge_bytes topic, edge_bytes payload, int32_t flags) {
+    edge_import_publish(topic.at, topic.len, payload.at, payload.len, flags);
+}
+static inline void edge_log(int32_t level, edge_bytes text) { edge_import_log(level, text.at, text.len); }
+static inline _Noreturn void edge_fail(edge_bytes text) { edge_import_fail(text.at, text.len); }
+
+/* ---- Text, made piece by piece: begin with `edge_text text = {0}`. ---- */
+
+typedef struct {
+    char *at;
+    uint32_t len, cap;
+} edge_text;
+
+static inline edge_bytes edge_made(const edge_text *text) { return (edge_bytes){text->at, text->len}; }
+
+EDGE_LONG void edge_add(edge_text *text, edge_bytes more) {
+    if (more.len > text->cap - text->len) {
+        uint32_t cap = (text->cap + more.len) * 2;
+        char *at = edge_room(cap);
+        __builtin_memcpy(at, text->at, text->len);
+        text->at = at;
+        text->cap = cap;
+    }
+    __builtin_memcpy(text->at + text->len, more.at, more.len);
+    text->len += more.len;
+}
+
+EDGE_LONG void edge_add_u64(edge_text *text, uint64_t number) {
+    char digits[20];
+    uint32_t at = sizeof digits;
+    do digits[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    edge_add(text, (edge_bytes){digits + at, sizeof digits - at});
+}
+
+/* A string of JSON, with its quotes. */
+EDGE_LONG void edge_add_json(edge_text *text, edge_bytes value) {
+    edge_add(text, EDGE("\""));
+    for (uint32_t i = 0; i < value.len; i++) {
+        unsigned char byte = (unsigned char)value.at[i];
+        if (byte == '"' || byte == '\\') edge_add(text, EDGE("\\"));
+        if (byte < 0x20) {
+            const char *hex = "0123456789abcdef";
+            char escape[6] = {'\\', 'u', '0', '0', hex[byte >> 4], hex[byte & 15]};
+            edge_add(text, (edge_bytes){escape, sizeof escape});
+        } else {
+            edge_add(text, (edge_bytes){value.at + i, 1});
+        }
+    }
+    edge_add(text, EDGE("\""));
+}
+
+/* Reads a number as JSON writes it (RFC 8259, section 6), all of `text`; answers whether it is one. Exact up to 15 digits,
+ * beyond that right to some units in the last place. */
+EDGE_LONG int edge_number(edge_bytes text, double *number) {
+    const char *at = text.at, *end = text.at + text.len;
+    int negative = at < end && *at == '-', digits = 0, exponent = 0;
+    double value = 0;
+    at += negative;
+    if (at < end && *at == '0' && at + 1 < end && at[1] >= '0' && at[1] <= '9') return 0;
+    for (; at < end && *at >= '0' && *at <= '9'; at++, digits++) value = value * 10 + (*at - '0');
+    if (!digits) return 0;
+    if (at < end && *at == '.') {
+        int places = 0;
+        for (at++; at < end && *at >= '0' && *at <= '9'; at++, places++) value = value * 10 + (*at - '0');
+        if (!places) return 0;
+        exponent = -places;
+    }
+    if (at < end && (*at | 0x20) == 'e') {
+        at++;
+        int down = at < end && *at == '-', given = 0, size = 0;
+        at += at < end && (*at == '-' || *at == '+');
+        for (; at < end && *at >= '0' && *at <= '9'; at++, given++)
+            if (size < 10000) size = size * 10 + (*at - '0');
+        if (!given) return 0;
+        exponent += down ? -size : size;
+    }
+    if (at != end) return 0;
+    double power = 1, factor = 10;
+    for (unsigned n = (unsigned)(exponent < 0 ? -exponent : exponent); n; n >>= 1, factor *= factor)
+        if (n & 1) power *= factor;
+    value = exponent < 0 ? value / power : value * power;
+    *number = negative ? -value : value;
+    return 1;
+}
+
+/* ---- The exports: once in a module. `handler` answers 0, or what the gateway reports as a failure. ---- */
+
+#define EDGE_FUNCTION(handler)                                                               \
+    EDGE_EXPORT(edge_alloc) void *edge_alloc(size_t len) { return edge_room_or_null(len); }  \
+    EDGE_EXPORT(edge_handle) int32_t edge_handle(const edge_event *event, size_t len) {      \
+        (void)len;                                                                           \
+        return handler(event);                                                               \
+    }
+
+#endif
