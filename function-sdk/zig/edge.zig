@@ -1,0 +1,165 @@
+//! The gateway's contract, version 1, for Zig: `docs/abi.md` is the contract itself.
+//!
+//!     const edge = @import("edge");
+//!
+//!     fn onEvent(event: *const edge.Event) !void {
+//!         edge.emit("raw", event.payload(), .normal);
+//!     }
+//!     comptime {
+//!         edge.function(onEvent);
+//!     }
+//!
+//! Compiled with Zig 0.17:
+//!
+//!     zig build-exe -target wasm32-freestanding -O ReleaseSmall -fno-entry -rdynamic --stack 16384 \
+//!         --dep edge -Mroot=function.zig -Medge=function-sdk/zig/edge.zig
+//!
+//! An effect (`statePut`, `emit`, …) that the manifest does not allow, or that is over a limit, ends the run. So does
+//! `fail`. None of them returns then, and none of the run's effects takes place.
+
+const std = @import("std");
+
+/// The imports, as `docs/abi.md` has them: one row there is one line here.
+const imports = struct {
+    extern "edge_v1" fn config_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
+    extern "edge_v1" fn state_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
+    extern "edge_v1" fn random_fill(out: [*]u8, out_len: usize) void;
+    extern "edge_v1" fn state_put(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize) void;
+    extern "edge_v1" fn state_delete(key: [*]const u8, key_len: usize) void;
+    extern "edge_v1" fn emit(stream: [*]const u8, stream_len: usize, body: [*]const u8, body_len: usize, priority: i32) void;
+    extern "edge_v1" fn publish(topic: [*]const u8, topic_len: usize, payload: [*]const u8, payload_len: usize, flags: i32) void;
+    extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
+    extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
+};
+
+pub const Priority = enum(i32) { normal = 0, high = 1 };
+pub const LogLevel = enum(i32) { err = 0, warn = 1, info = 2, debug = 3 };
+pub const PublishFlags = struct { qos: u2 = 1, retain: bool = false };
+
+/// How an event came to be; a later gateway knows more.
+pub const EventKind = enum(u32) { mqtt = 0, _ };
+
+pub const Span = extern struct { offset: u32, len: u32 };
+
+/// The event, laid over the block. A later gateway writes a longer header; what is here stays where it is.
+pub const Event = extern struct {
+    header_len: u32,
+    kind: EventKind,
+    /// When the gateway received it, microseconds since 1970-01-01 UTC.
+    time_us: u64,
+    /// Means nothing if `sequence` is 0.
+    boot: u64,
+    /// From 1 within a boot epoch; 0: the event has no identity.
+    sequence: u64,
+    device_span: Span,
+    topic_span: Span,
+    payload_span: Span,
+
+    pub fn device(event: *const Event) []const u8 {
+        return event.at(event.device_span);
+    }
+
+    pub fn topic(event: *const Event) []const u8 {
+        return event.at(event.topic_span);
+    }
+
+    pub fn payload(event: *const Event) []const u8 {
+        return event.at(event.payload_span);
+    }
+
+    fn at(event: *const Event, span: Span) []const u8 {
+        const block: [*]const u8 = @ptrCast(event);
+        return block[span.offset..][0..span.len];
+    }
+};
+
+comptime {
+    std.debug.assert(@sizeOf(Event) == 56 and @offsetOf(Event, "payload_span") == 48);
+}
+
+/// Nothing need be freed: the instance ends with the run.
+pub const allocator = std.heap.wasm_allocator;
+
+/// Reads a configuration value.
+pub fn config(key: []const u8) !?[]const u8 {
+    return read(imports.config_get, key);
+}
+
+/// Reads a value of the state, this run's writes included.
+pub fn state(key: []const u8) !?[]const u8 {
+    return read(imports.state_get, key);
+}
+
+/// Room that a value is read into at first; most are shorter, and a longer one costs a second call.
+const first_room = 256;
+
+fn read(import: *const fn ([*]const u8, usize, [*]u8, usize) callconv(.c) i32, key: []const u8) !?[]const u8 {
+    var room = try allocator.alloc(u8, first_room);
+    while (true) {
+        const answer = import(key.ptr, key.len, room.ptr, room.len);
+        if (answer < 0) return null;
+        const len: usize = @intCast(answer);
+        if (len <= room.len) return room[0..len];
+        room = try allocator.alloc(u8, len);
+    }
+}
+
+/// For jitter and sampling: whoever knows the seed knows the numbers.
+pub fn random(out: []u8) void {
+    imports.random_fill(out.ptr, out.len);
+}
+
+pub fn statePut(key: []const u8, value: []const u8) void {
+    imports.state_put(key.ptr, key.len, value.ptr, value.len);
+}
+
+pub fn stateDelete(key: []const u8) void {
+    imports.state_delete(key.ptr, key.len);
+}
+
+pub fn emit(stream: []const u8, body: []const u8, priority: Priority) void {
+    imports.emit(stream.ptr, stream.len, body.ptr, body.len, @intFromEnum(priority));
+}
+
+pub fn publish(topic: []const u8, payload: []const u8, flags: PublishFlags) void {
+    const bits = @as(i32, flags.qos) | @as(i32, @intFromBool(flags.retain)) << 2;
+    imports.publish(topic.ptr, topic.len, payload.ptr, payload.len, bits);
+}
+
+pub fn log(level: LogLevel, text: []const u8) void {
+    imports.log(@intFromEnum(level), text.ptr, text.len);
+}
+
+/// Ends the run as failed, with this text.
+pub fn fail(text: []const u8) noreturn {
+    imports.fail(text.ptr, text.len);
+}
+
+/// The same, with a text that is made of parts.
+pub fn failWith(comptime format: []const u8, arguments: anytype) noreturn {
+    fail(std.fmt.allocPrint(allocator, format, arguments) catch "no memory is left to say why");
+}
+
+/// `pub const panic = edge.panic;` in the root file makes a panic say what happened.
+pub const panic = std.debug.FullPanic(struct {
+    fn say(text: []const u8, _: ?usize) noreturn {
+        fail(text);
+    }
+}.say);
+
+/// Makes `handler` the function of this module. An error that it returns fails the run with the error's name.
+pub fn function(comptime handler: fn (*const Event) anyerror!void) void {
+    const exports = struct {
+        fn alloc(len: usize) callconv(.c) ?[*]u8 {
+            const room = allocator.alignedAlloc(u8, .@"8", len) catch return null;
+            return room.ptr;
+        }
+
+        fn handle(event: *const Event, _: usize) callconv(.c) i32 {
+            handler(event) catch |err| fail(@errorName(err));
+            return 0;
+        }
+    };
+    @export(&exports.alloc, .{ .name = "edge_alloc" });
+    @export(&exports.handle, .{ .name = "edge_handle" });
+}
