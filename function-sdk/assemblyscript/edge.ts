@@ -1,0 +1,164 @@
+/**
+ * The gateway's contract, version 1, for AssemblyScript: `docs/abi.md` is the contract itself.
+ *
+ *     import * as edge from "../../function-sdk/assemblyscript/edge";
+ *     export { edge_alloc } from "../../function-sdk/assemblyscript/edge";
+ *
+ *     export function edge_handle(event: usize, len: i32): i32 {
+ *       edge.emit("raw", new edge.Event(event).payload);
+ *       return 0;
+ *     }
+ *
+ * Compiled with AssemblyScript 0.28:
+ *
+ *     asc function.ts --outFile function.wasm --optimize --shrinkLevel 2 --runtime stub \
+ *       --use abort=function-sdk/assemblyscript/edge/onAbort
+ *
+ * An effect (`statePut`, `emit`, …) that the manifest does not allow, or that is over a limit, ends the run. So do `fail`
+ * and a failed assertion. None of them returns then, and none of the run's effects takes place.
+ */
+
+// The imports, as docs/abi.md has them: one row there is one function here.
+
+@external("edge_v1", "config_get")
+declare function config_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
+@external("edge_v1", "state_get")
+declare function state_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
+@external("edge_v1", "random_fill")
+declare function random_fill(out: usize, out_len: i32): void;
+@external("edge_v1", "state_put")
+declare function state_put(key: usize, key_len: i32, value: usize, value_len: i32): void;
+@external("edge_v1", "state_delete")
+declare function state_delete(key: usize, key_len: i32): void;
+@external("edge_v1", "emit")
+declare function emit_(stream: usize, stream_len: i32, body: usize, body_len: i32, priority: i32): void;
+@external("edge_v1", "publish")
+declare function publish_(topic: usize, topic_len: i32, payload: usize, payload_len: i32, flags: i32): void;
+@external("edge_v1", "log")
+declare function log_(level: i32, text: usize, text_len: i32): void;
+@external("edge_v1", "fail")
+declare function fail_(text: usize, text_len: i32): void;
+
+export enum Priority { Normal = 0, High = 1 }
+export enum LogLevel { Error = 0, Warn = 1, Info = 2, Debug = 3 }
+/** Flags of `publish`; they are added up. */
+export enum Publish { Qos0 = 0, Qos1 = 1, Qos2 = 2, Retain = 4 }
+/** How an event came to be; a later gateway knows more. */
+export enum EventKind { Mqtt = 0 }
+
+/** The event. A later gateway writes a longer header; what is here stays where it is. */
+export class Event {
+  constructor(private block: usize) {}
+
+  /** An `EventKind`. */
+  get kind(): u32 { return load<u32>(this.block, 4); }
+  /** When the gateway received it, microseconds since 1970-01-01 UTC. */
+  get timeUs(): u64 { return load<u64>(this.block, 8); }
+  /** Means nothing if `sequence` is 0. */
+  get boot(): u64 { return load<u64>(this.block, 16); }
+  /** From 1 within a boot epoch; 0: the event has no identity. */
+  get sequence(): u64 { return load<u64>(this.block, 24); }
+  get device(): string { return this.text(32); }
+  get topic(): string { return this.text(40); }
+  /** The payload, which must be UTF-8. */
+  get payloadText(): string { return this.text(48); }
+  get payload(): Uint8Array { return bytesAt(this.at(48), this.len(48)); }
+
+  private at(span: usize): usize { return this.block + <usize>load<u32>(this.block + span); }
+  private len(span: usize): i32 { return load<i32>(this.block + span, 4); }
+  private text(span: usize): string { return String.UTF8.decodeUnsafe(this.at(span), this.len(span)); }
+}
+
+/** Reads a configuration value; null if there is none. */
+export function config(key: string): string | null {
+  const value = read(config_get, utf8(key));
+  return value === null ? null : text(value);
+}
+
+/** Reads a value of the state, this run's writes included; null if there is none. */
+export function state(key: string): Uint8Array | null { return read(state_get, utf8(key)); }
+
+/** Random bytes, for jitter and sampling: whoever knows the seed knows the numbers. */
+export function random(length: i32): Uint8Array {
+  const bytes = new Uint8Array(length);
+  random_fill(bytes.dataStart, length);
+  return bytes;
+}
+
+export function statePut(key: string, value: Uint8Array): void {
+  const k = utf8(key);
+  state_put(k.dataStart, k.length, value.dataStart, value.length);
+}
+
+export function stateDelete(key: string): void {
+  const k = utf8(key);
+  state_delete(k.dataStart, k.length);
+}
+
+export function emit(stream: string, body: Uint8Array, priority: i32 = Priority.Normal): void {
+  const s = utf8(stream);
+  emit_(s.dataStart, s.length, body.dataStart, body.length, priority);
+}
+
+export function publish(topic: string, payload: Uint8Array, flags: i32 = Publish.Qos1): void {
+  const t = utf8(topic);
+  publish_(t.dataStart, t.length, payload.dataStart, payload.length, flags);
+}
+
+export function log(level: i32, line: string): void {
+  const l = utf8(line);
+  log_(level, l.dataStart, l.length);
+}
+
+/** Ends the run as failed, with this text. */
+export function fail(why: string): void {
+  const w = utf8(why);
+  fail_(w.dataStart, w.length);
+  unreachable();
+}
+
+/** The bytes of a text, UTF-8. */
+export function utf8(value: string): Uint8Array { return Uint8Array.wrap(String.UTF8.encode(value)); }
+
+/** The text of bytes that are UTF-8. */
+export function text(bytes: Uint8Array): string { return String.UTF8.decodeUnsafe(bytes.dataStart, bytes.length); }
+
+/** A text as a string of JSON, with its quotes. */
+export function json(value: string): string {
+  let out = '"';
+  for (let i = 0; i < value.length; i++) {
+    const unit = value.charCodeAt(i);
+    if (unit == 0x22 || unit == 0x5c) out += "\\" + String.fromCharCode(unit);
+    else if (unit < 0x20) out += "\\u" + unit.toString(16).padStart(4, "0");
+    else out += String.fromCharCode(unit);
+  }
+  return out + '"';
+}
+
+/** The exporting file hands this on: where the gateway asks for room for the event. */
+export function edge_alloc(len: i32): usize { return heap.alloc(len); } // divisible by 16
+
+/** What `--use abort` names: a failed assertion, or an exception, fails the run and says where. */
+export function onAbort(message: string | null, file: string | null, line: u32, column: u32): void {
+  const what = message === null ? "aborted" : message;
+  fail(what + " (" + (file === null ? "?" : file) + ":" + line.toString() + ":" + column.toString() + ")");
+}
+
+/** Room that a value is read into at first; most are shorter, and a longer one costs a second call. */
+const FIRST_ROOM = 256;
+
+function read(get: (key: usize, key_len: i32, out: usize, out_cap: i32) => i32, key: Uint8Array): Uint8Array | null {
+  let room = new Uint8Array(FIRST_ROOM);
+  while (true) {
+    const length = get(key.dataStart, key.length, room.dataStart, room.length);
+    if (length < 0) return null;
+    if (length <= room.length) return room.subarray(0, length);
+    room = new Uint8Array(length);
+  }
+}
+
+function bytesAt(at: usize, length: i32): Uint8Array {
+  const bytes = new Uint8Array(length);
+  memory.copy(bytes.dataStart, at, length);
+  return bytes;
+}
