@@ -1,0 +1,307 @@
+//! One function in every language: its modules do exactly the same, on the runtime of a gateway.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agent_core::{Effect, Event, Identity};
+use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Run, TrapKind};
+use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
+use system_tests::function;
+
+/// The packages of `function-examples/conformance`.
+const LANGUAGES: [&str; 4] = ["conformance", "conformance-c", "conformance-zig", "conformance-assemblyscript"];
+
+/// What is in the state when a case begins.
+const STATE: [(&str, &[u8]); 3] = [("kept", b"before"), ("empty", b""), ("long", &[b'x'; 1_000])];
+
+/// What one payload must lead to.
+struct Case {
+    payload: &'static str,
+    ends: Ends,
+    logs: Vec<LogLine>,
+}
+
+enum Ends {
+    Done(Vec<Effect>),
+    /// The kind of the trap, and how its message ends.
+    Failed(TrapKind, &'static str),
+}
+
+fn done(payload: &'static str, effects: impl IntoIterator<Item = Effect>) -> Case {
+    Case { payload, ends: Ends::Done(effects.into_iter().collect()), logs: Vec::new() }
+}
+
+fn failed(payload: &'static str, kind: TrapKind, message: &'static str) -> Case {
+    Case { payload, ends: Ends::Failed(kind, message), logs: Vec::new() }
+}
+
+impl Case {
+    fn logs(mut self, lines: impl IntoIterator<Item = (LogLevel, &'static str)>) -> Self {
+        self.logs = lines.into_iter().map(|(level, text)| LogLine { level, text: text.to_owned() }).collect();
+        self
+    }
+}
+
+fn emit(priority: Priority, stream: &str, body: impl Into<Vec<u8>>) -> Effect {
+    Effect::Emit { stream: stream.to_owned(), body: body.into(), priority }
+}
+
+fn answer(body: impl Into<Vec<u8>>) -> Effect {
+    emit(Priority::Normal, "answers", body)
+}
+
+fn put(key: &str, value: &str) -> Effect {
+    Effect::StatePut { key: key.into(), value: value.into() }
+}
+
+fn delete(key: &str) -> Effect {
+    Effect::StateDelete { key: key.into() }
+}
+
+fn publish(qos: u8, retain: bool, topic: &str, payload: &str) -> Effect {
+    let flags = PublishFlags { qos, retain };
+    Effect::Publish { topic: topic.to_owned(), payload: payload.into(), flags }
+}
+
+/// A new part of the contract is a command of the function, and a row here.
+fn cases() -> Vec<Case> {
+    let long = "x".repeat(1_000);
+    vec![
+        done("", []),
+        done(
+            "event",
+            [answer(
+                "kind=0 time_us=1700000000123456 boot=18446744073709551615 sequence=4294967297 device=dév-1 \
+                 topic=conformance/ü payload=5",
+            )],
+        ),
+        done("config unit", [answer("=celsius")]),
+        done("config empty\nconfig none", [answer("="), answer("-")]),
+        done("config long", [answer(["=", &"0123456789abcdef".repeat(18)].concat())]),
+        done("get kept\nget none\nget empty", [answer("=before"), answer("-"), answer("=")]),
+        done("get long", [answer(["=", &long].concat())]),
+        done(
+            "put new a b\nget new\nput new c\nget new\ndelete new\nget new\ndelete none",
+            [
+                put("new", "a b"),
+                answer("=a b"),
+                put("new", "c"),
+                answer("=c"),
+                delete("new"),
+                answer("-"),
+                delete("none"),
+            ],
+        ),
+        done("delete kept\nget kept", [delete("kept"), answer("-")]),
+        // The numbers of a seed are part of the contract: 11 bytes take two of them, as 16 do.
+        done(
+            "random\nrandom",
+            [
+                answer([149, 110, 235, 47, 38, 50, 215, 189, 3, 241, 102]),
+                answer([82, 159, 15, 19, 87, 103, 82, 71, 148, 227, 74]),
+            ],
+        ),
+        done(
+            "emit 0 raw.1 one two\nemit 1 answers ünïcödé\nemit 0 answers ",
+            [
+                emit(Priority::Normal, "raw.1", "one two"),
+                emit(Priority::High, "answers", "ünïcödé"),
+                emit(Priority::Normal, "answers", ""),
+            ],
+        ),
+        done(
+            "publish 0 out/a on\npublish 1 out/b/c \npublish 6 out/ä x y",
+            [publish(0, false, "out/a", "on"), publish(1, false, "out/b/c", ""), publish(2, true, "out/ä", "x y")],
+        ),
+        done("log 0 broken\nlog 1 odd\nlog 2 hello wörld\nlog 3 ", []).logs([
+            (LogLevel::Error, "broken"),
+            (LogLevel::Warn, "odd"),
+            (LogLevel::Info, "hello wörld"),
+            (LogLevel::Debug, ""),
+        ]),
+        failed("put a b\nlog 2 so far\nfail nö good\nlog 2 never", TrapKind::Failed, ": failed: nö good")
+            .logs([(LogLevel::Info, "so far")]),
+        failed("dance a b", TrapKind::Failed, ": failed: unknown command: dance a b"),
+        failed("emit 0 other x", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("publish 0 in/a x", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("publish 0 out/# x", TrapKind::BadTopic, "published to one topic, without wildcards"),
+        failed("put ", TrapKind::BadState, "give it at least one byte"),
+    ]
+}
+
+fn event(payload: &str) -> Event {
+    Event {
+        kind: EventKind::Mqtt,
+        device: "dév-1".into(),
+        topic: "conformance/ü".into(),
+        payload: payload.as_bytes().into(),
+        identity: Some(Identity { source: "dév-1".into(), boot: u64::MAX, sequence: (1 << 32) + 1 }),
+        time_us: 1_700_000_000_123_456,
+    }
+}
+
+struct State(BTreeMap<Vec<u8>, Arc<[u8]>>);
+
+impl Reads for State {
+    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+        Ok(self.0.get(key).cloned())
+    }
+}
+
+fn run(function: &Function, event: &Event) -> Run {
+    let mut state = State(STATE.into_iter().map(|(key, value)| (key.into(), value.into())).collect());
+    function.run(event, &mut state, 42)
+}
+
+/// A packed function, as a gateway loads it; `None` where the compiler of its language is not installed.
+fn load(name: &str) -> Option<Function> {
+    let path = match function(name) {
+        Ok(path) => path,
+        Err(error) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => panic!("{error}"),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            return None;
+        }
+    };
+    let bytes = std::fs::read(&path).unwrap();
+    Some(edge_agent::install::load(&Engine::new(), &bytes, &BTreeMap::new()).unwrap().function)
+}
+
+#[test]
+fn every_language_does_the_same() {
+    for name in LANGUAGES {
+        let Some(function) = load(name) else { continue };
+        for case in cases() {
+            let run = run(&function, &event(case.payload));
+            let context = format!("{name}: {:?}", case.payload);
+            match (case.ends, run.outcome) {
+                (Ends::Done(wanted), Outcome::Done(found)) => assert_eq!(found, wanted, "{context}"),
+                (Ends::Failed(kind, end), Outcome::Failed(trap)) => {
+                    assert_eq!(trap.kind, kind, "{context}: {trap}");
+                    assert!(trap.message.ends_with(end), "{context}: {trap}");
+                }
+                (_, other) => panic!("{context} ended with {other:?}"),
+            }
+            assert_eq!(run.logs, case.logs, "{context}");
+        }
+    }
+}
+
+#[test]
+fn an_event_without_identity_has_sequence_0_in_every_language() {
+    let mut event = event("event");
+    event.identity = None;
+    for function in LANGUAGES.into_iter().filter_map(load) {
+        let Outcome::Done(effects) = run(&function, &event).outcome else { panic!("{function:?}") };
+        let [Effect::Emit { body, .. }] = &effects[..] else { panic!("{effects:?}") };
+        let text = std::str::from_utf8(body).unwrap();
+        assert!(text.contains(" boot=0 sequence=0 "), "{text}");
+    }
+}
+
+/// An event larger than the module's first memory: its allocator must ask for more.
+#[test]
+fn every_language_makes_room_for_a_large_event() {
+    let payload = ["log 2 ", &"x".repeat(100_000), "\nemit 0 answers done"].concat();
+    for function in LANGUAGES.into_iter().filter_map(load) {
+        let run = run(&function, &event(&payload));
+        let Outcome::Done(effects) = &run.outcome else { panic!("{function:?}: {run:?}") };
+        assert_eq!(*effects, [answer("done")]);
+        assert!(run.memory_bytes > 100_000, "{}", run.memory_bytes);
+    }
+}
+
+/// Gives one function event after event, and keeps its state in between.
+struct Lane {
+    function: Function,
+    state: State,
+}
+
+impl Lane {
+    fn of(name: &str) -> Option<Self> {
+        Some(Self { function: load(name)?, state: State(BTreeMap::new()) })
+    }
+
+    fn try_event(&mut self, topic: &str, payload: &[u8], time_s: u64) -> Result<Vec<String>, String> {
+        let event = Event { topic: topic.into(), payload: payload.into(), time_us: time_s * 1_000_000, ..event("") };
+        let effects = match self.function.run(&event, &mut self.state, 0).outcome {
+            Outcome::Done(effects) => effects,
+            Outcome::Failed(trap) => return Err(trap.message),
+            Outcome::Abandoned(error) => panic!("{error}"),
+        };
+        let mut sent = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::StatePut { key, value } => drop(self.state.0.insert(key, value.into())),
+                Effect::StateDelete { key } => drop(self.state.0.remove(&key)),
+                Effect::Emit { stream, body, .. } => {
+                    sent.push(format!("{stream} {}", String::from_utf8(body).unwrap()));
+                }
+                Effect::Publish { topic, payload, .. } => {
+                    sent.push(format!("{topic} {}", String::from_utf8(payload).unwrap()));
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    fn event(&mut self, topic: &str, payload: impl AsRef<[u8]>, time_s: u64) -> Vec<String> {
+        self.try_event(topic, payload.as_ref(), time_s).unwrap()
+    }
+
+    /// How the failure of an event ends.
+    fn fails(&mut self, topic: &str, payload: impl AsRef<[u8]>, end: &str) {
+        let message = self.try_event(topic, payload.as_ref(), 0).unwrap_err();
+        assert!(message.ends_with(end), "{message}");
+    }
+}
+
+/// The example in C.
+#[test]
+fn the_deadband_sends_what_moved_or_was_silent() {
+    let Some(mut lane) = Lane::of("deadband") else { return };
+    let mut at = |value: &str, time_s| lane.event("readings/\"a\"", value, time_s);
+    let record = |value: &str, time: &str| {
+        vec![format!(r#"changes {{"device":"dév-1","topic":"readings/\"a\"","value":{value},"time_us":{time}}}"#)]
+    };
+    assert_eq!(at("21.5", 1), record("21.5", "1000000"));
+    assert!(at("21.9", 2).is_empty() && at("22", 3).is_empty() && at("2.1e1", 4).is_empty());
+    assert_eq!(at("22.01", 5), record("22.01", "5000000"));
+    assert_eq!(at("-0.5", 6), record("-0.5", "6000000"));
+    assert!(at("-0.5", 3605).is_empty());
+    assert_eq!(at("-0.5", 3606), record("-0.5", "3606000000"));
+    for payload in ["", "x", "1.", ".5", "01", "+1", "1e", "1 ", "0x1", "--1", "1.2.3"] {
+        lane.fails("readings/a", payload, &format!("failed: the payload is no number: {payload}"));
+    }
+}
+
+/// The example in Zig.
+#[test]
+fn the_decoder_makes_numbers_of_registers() {
+    let Some(mut lane) = Lane::of("register-decoder") else { return };
+    let registers: [u16; 8] = [2301, 0xffff, 0xfb2e, 0, 0x42f6, 0xe979, 0x0001, 0x0005];
+    let payload: Vec<u8> = registers.iter().flat_map(|register| register.to_be_bytes()).collect();
+    assert_eq!(
+        lane.event("modbus/m1/registers", &payload, 1),
+        [r#"modbus/m1/values {"voltage":230.1,"current":-1.234,"power":123.456,"energy":655.41}"#]
+    );
+    let end = "the payload of 15 bytes ends before \"energy:u32:2\", which takes 4 more than the 3 that are left";
+    lane.fails("modbus/m1/registers", &payload[..15], end);
+}
+
+/// The example in AssemblyScript.
+#[test]
+fn the_summary_of_a_period_comes_with_the_next() {
+    let Some(mut lane) = Lane::of("hourly-summary") else { return };
+    let mut at = |value: &str, time_s| lane.event("readings/a", value, time_s);
+    assert!(at("1", 3600).is_empty() && at("-2.5", 7199).is_empty() && at("4e0", 7199).is_empty());
+    assert!(at("1.5", 3599).is_empty(), "the clock was set back");
+    assert_eq!(
+        at("9", 7200),
+        [
+            r#"summaries {"device":"dév-1","topic":"readings/a","from_us":3600000000,"count":4,"min":-2.5,"max":4.0,"mean":1.0}"#
+        ]
+    );
+    assert!(at("9", 7201).is_empty());
+    lane.fails("readings/a", "21 °C", "failed: the payload is no number: 21 °C");
+}
