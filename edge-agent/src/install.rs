@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_core::{Filter, FilterError};
-use agent_functions::{Engine, Limits, LoadError, Permissions, Spec, StreamError, StreamPattern};
+use agent_functions::{Engine, Extism, ExtismInput, Limits, LoadError, Permissions, Spec, StreamError, StreamPattern};
 use function_package::{
     ConfigError, Digest, Manifest, Package, PackageError, PublicKey, Signature, SignatureError, Trigger,
 };
@@ -137,7 +137,14 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
         })
         .collect::<Result<_, _>>()?;
     let version = manifest.version.to_string();
-    let spec = Spec { name: function(), version: version.clone(), limits: limits(manifest), permissions, config };
+    let spec = Spec {
+        name: function(),
+        version: version.clone(),
+        limits: limits(manifest),
+        permissions,
+        config,
+        extism: manifest.extism.as_ref().map(extism),
+    };
     Ok(Version {
         function: engine.load(spec, package.bytes())?,
         digest: package.digest(),
@@ -145,6 +152,18 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
         filters,
         partition: manifest.partition,
     })
+}
+
+fn extism(manifest: &function_package::Extism) -> Extism {
+    Extism {
+        function: manifest.function.clone(),
+        input: match manifest.input {
+            function_package::ExtismInput::Payload => ExtismInput::Payload,
+            function_package::ExtismInput::Event => ExtismInput::Event,
+        },
+        stream: manifest.stream.clone(),
+        topic: manifest.topic.clone(),
+    }
 }
 
 fn limits(manifest: &Manifest) -> Limits {

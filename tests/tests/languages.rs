@@ -154,6 +154,7 @@ fn run(function: &Function, event: &Event) -> Run {
 }
 
 /// A packed function, as a gateway loads it; `None` where the compiler of its language is not installed.
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn load(name: &str) -> Option<Function> {
     let path = match function(name) {
         Ok(path) => path,
@@ -304,4 +305,18 @@ fn the_summary_of_a_period_comes_with_the_next() {
     );
     assert!(at("9", 7201).is_empty());
     lane.fails("readings/a", "21 °C", "failed: the payload is no number: 21 °C");
+}
+
+/// The Extism plug-in, on the public PDK.
+#[test]
+fn the_plug_in_covers_fields_at_any_depth_and_counts() {
+    let Some(mut lane) = Lane::of("extism-redact") else { return };
+    let payload = r#"{"id":7,"name":"Ada","at":[{"email":"a@b.c","phone":null}]}"#;
+    let covered = [r#"people {"at":[{"email":"***","phone":"***"}],"id":7,"name":"***"}"#];
+    assert_eq!(lane.event("people/1", payload, 1), covered);
+    assert_eq!(lane.event("people/1", payload, 2), covered);
+    assert_eq!(lane.state.0.get(&b"covered"[..]).map(|value| value[..].to_vec()), Some(6_u64.to_le_bytes().to_vec()));
+    assert_eq!(lane.event("people/1", "[ ]", 3), ["people []"]);
+    let message = lane.try_event("people/1", b"{", 4).unwrap_err();
+    assert!(message.contains(": failed: EOF while parsing an object at line 1 column 1"), "{message}");
 }

@@ -1,7 +1,7 @@
 //! What one run costs: `cargo run --release -p agent-functions --example run_cost [module.wasm [payload]]`.
 //!
 //! Without an argument it measures the smallest module that keeps the contract, a module with every import, and one
-//! that stores and reads; with a path also that module. Times are nanoseconds for one run: store, instance, event,
+//! that stores and reads; with a path also that module, which may be an Extism plug-in. Times are nanoseconds for one run: store, instance, event,
 //! handler, and dropping it all.
 #![allow(clippy::print_stdout, reason = "a program for a person")]
 
@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agent_core::{Event, Filter, Identity};
-use agent_functions::{Engine, Function, Limits, Outcome, Permissions, ReadError, Reads, Spec, StreamPattern};
+use agent_functions::{
+    Engine, Extism, Function, Limits, LoadCause, Outcome, Permissions, ReadError, Reads, Spec, StreamPattern,
+};
 use function_abi::EventKind;
 
 /// Runs before the clock counts, and runs that count.
@@ -81,7 +83,13 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
         ..Spec::default()
     };
     let before = Instant::now();
-    let function = Engine::new().load(spec, wasm)?;
+    let function = match Engine::new().load(spec.clone(), wasm) {
+        Err(error) if error.cause == LoadCause::Plugin => {
+            let extism = Extism { stream: Some("out".to_owned()), ..Extism::default() };
+            Engine::new().load(Spec { extism: Some(extism), ..spec }, wasm)?
+        }
+        loaded => loaded?,
+    };
     let loaded = before.elapsed();
     let event = Event {
         kind: EventKind::Mqtt,

@@ -128,6 +128,49 @@ pub enum LoadCause {
         /// What the module takes it for.
         found: String,
     },
+    /// An Extism plug-in, and nobody says what its call means.
+    #[error(
+        "it is an Extism plug-in, and nothing says where its output goes; write into function.toml, under [extism], \
+         stream = \"NAME\" or topic = \"NAME\""
+    )]
+    Plugin,
+    /// A plug-in imports something that is not of Extism.
+    #[error(
+        "it is run as an Extism plug-in and imports {module:?} {name:?}; plug-ins have the functions of \
+         \"extism:host/env\", no host functions of their own and no WASI: build it for a target without an operating \
+         system, and take [extism] out of function.toml if it is none"
+    )]
+    ForeignPluginImport {
+        /// Module of the import.
+        module: String,
+        /// Name of the import.
+        name: String,
+    },
+    /// A plug-in imports what Extism's interface, as it is here, does not have.
+    #[error("it imports {name:?} of Extism, which this gateway does not have; build it with a PDK of version 1.x")]
+    UnknownPluginImport {
+        /// Name of the import.
+        name: String,
+    },
+    /// The function that is to be called is not exported.
+    #[error(
+        "the plug-in does not export {name:?}; name the function under [extism] in function.toml, as function = \"NAME\"; \
+         it exports: {known}"
+    )]
+    NoPluginFunction {
+        /// The function.
+        name: String,
+        /// Exports that could be called.
+        known: String,
+    },
+    /// What is to be called is no function of a plug-in.
+    #[error("the plug-in exports {name:?} as {found}; what is called takes nothing and answers an i32, or nothing")]
+    WrongPluginFunction {
+        /// The function.
+        name: String,
+        /// What it is.
+        found: String,
+    },
     /// Asks for more memory at its start than it may have.
     #[error(
         "it asks for {asked} bytes of memory at its start, {allowed} are allowed; link it with a smaller stack and \

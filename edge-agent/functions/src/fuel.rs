@@ -11,6 +11,9 @@
 /// One call of an import: the way out of the interpreter and back, and the bookkeeping of an effect.
 pub const PER_CALL: u64 = 200;
 
+/// One access of a plug-in to the memory of the Extism kernel: the way out of the interpreter and back, and 8 bytes.
+pub const PER_ACCESS: u64 = 40;
+
 /// Bytes that the host checks, copies or makes for one unit: parameters of imports, values that are read, the event.
 pub const BYTES_PER_UNIT: u64 = 16;
 

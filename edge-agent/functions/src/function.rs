@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agent_core::{Effects, Event};
 use function_abi::{EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
-use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall, Val};
+use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
 use crate::contain::contain;
 use crate::host::{Host, Shared, Stop};
@@ -76,7 +76,7 @@ pub struct LogLine {
 }
 
 /// Why a run ends before its time.
-enum End {
+pub(crate) enum End {
     Failed(Trap),
     Abandoned(ReadError),
 }
@@ -119,7 +119,8 @@ impl Function {
     pub fn run(&self, event: &Event, reads: &mut dyn Reads, seed: u64) -> Run {
         let mut store = self.store(seed);
         let ended = self.handle(&mut store, event, reads);
-        let memory_bytes = store.data().memory.map_or(0, |memory| memory.data_size(&store));
+        let own = store.data().memory.map_or(0, |memory| memory.data_size(&store));
+        let memory_bytes = own + store.data().kernel.size();
         let left = store.get_fuel().unwrap_or(0);
         let host = store.into_data();
         let outcome = match ended {
@@ -148,18 +149,21 @@ impl Function {
         store
     }
 
-    fn instantiate(&self, store: &mut Store<Host>) -> Result<Exports, Trap> {
+    fn instantiate(&self, store: &mut Store<Host>) -> Result<Instance, Trap> {
         let inner = &*self.0;
         let instance = contain(|| inner.linker.instantiate_and_start(&mut *store, &inner.module))
             .map_err(|panicked| self.fault(panicked.0))?
             .map_err(|error| Trap::from_error(&error, store.data()))?;
-        let exports = exports(instance, store).map_err(|error| self.fault(error.to_string()))?;
         store.data_mut().memory = instance.get_memory(&*store, EXPORT_MEMORY);
-        Ok(exports)
+        Ok(instance)
     }
 
     fn handle(&self, store: &mut Store<Host>, event: &Event, reads: &mut dyn Reads) -> Result<(), End> {
-        let exports = self.instantiate(store).map_err(End::Failed)?;
+        let instance = self.instantiate(store).map_err(End::Failed)?;
+        if let Some(extism) = &self.0.shared.extism {
+            return self.call_plugin(store, instance, extism, event, reads);
+        }
+        let exports = exports(instance, store).map_err(|error| End::Failed(self.fault(error.to_string())))?;
         let block = Block::of(event);
         let len = block.len(&self.0.shared.limits).map_err(|what| self.failed(TrapKind::EventTooLarge, what))?;
         self.charge(store, units(len as usize))?;
@@ -175,7 +179,7 @@ impl Function {
     }
 
     /// Calls into the function, and answers its reads of the state until it returns.
-    fn call<R: wasmi::WasmResults>(
+    pub(crate) fn call<R: wasmi::WasmResults>(
         &self,
         store: &mut Store<Host>,
         reads: &mut dyn Reads,
@@ -197,7 +201,7 @@ impl Function {
             };
             let value = reads.state(&read.key).map_err(End::Abandoned)?;
             let answer = answer_state(store, value.as_deref()).map_err(|stop| self.stopped(store, stop))?;
-            step = contain(|| waiting.resume(&mut *store, &[Val::I32(answer)]));
+            step = contain(|| waiting.resume(&mut *store, &[answer]));
         }
     }
 
@@ -220,15 +224,15 @@ impl Function {
         Err(self.failed(TrapKind::BadAlloc, what))
     }
 
-    fn charge(&self, store: &mut Store<Host>, units: u64) -> Result<(), End> {
+    pub(crate) fn charge(&self, store: &mut Store<Host>, units: u64) -> Result<(), End> {
         charge(&mut *store, units).map_err(|stop| self.stopped(store, stop))
     }
 
-    fn stopped(&self, store: &Store<Host>, stop: Stop) -> End {
+    pub(crate) fn stopped(&self, store: &Store<Host>, stop: Stop) -> End {
         End::Failed(Trap::from_error(&wasmi::Error::host(stop), store.data()))
     }
 
-    fn failed(&self, kind: TrapKind, what: String) -> End {
+    pub(crate) fn failed(&self, kind: TrapKind, what: String) -> End {
         End::Failed(Trap::of(&self.0.shared.identity, kind, what))
     }
 

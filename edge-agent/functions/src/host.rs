@@ -12,6 +12,8 @@ use wasmi::errors::HostError;
 use wasmi::{Memory, ResourceLimiter};
 use wasmi_core::LimiterError;
 
+use crate::extism::Extism;
+use crate::extism::kernel::Kernel;
 use crate::function::LogLine;
 use crate::limits::Limits;
 use crate::load::Identity;
@@ -32,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) permissions: Permissions,
     pub(crate) config: BTreeMap<String, String>,
+    /// For a plug-in: what its call means.
+    pub(crate) extism: Option<Extism>,
 }
 
 /// Why an import does not return to the function.
@@ -63,8 +67,16 @@ fn stop<T>(kind: TrapKind, what: impl Into<String>) -> Result<T, Stop> {
 #[derive(Debug)]
 pub(crate) struct StateRead {
     pub(crate) key: Vec<u8>,
-    /// Where in memory the answer goes.
-    pub(crate) out: Range<usize>,
+    pub(crate) answer: Answer,
+}
+
+/// Where the answer of the store goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// Into the function's memory, if it fits.
+    Memory(Range<usize>),
+    /// Into a block of the Extism kernel.
+    Block,
 }
 
 /// What one run has done so far.
@@ -78,6 +90,8 @@ pub(crate) struct Host {
     pub(crate) logs_dropped: u64,
     pub(crate) read: Option<StateRead>,
     pub(crate) random: Random,
+    /// What a plug-in shares with us; empty for all others.
+    pub(crate) kernel: Kernel,
     /// For each key that this run wrote, the effect that holds the latest value.
     written: BTreeMap<Vec<u8>, usize>,
     output_bytes: usize,
@@ -96,6 +110,7 @@ impl Host {
             logs_dropped: 0,
             read: None,
             random: Random::new(seed),
+            kernel: Kernel::default(),
             written: BTreeMap::new(),
             output_bytes: 0,
             log_bytes: 0,
@@ -104,9 +119,18 @@ impl Host {
         }
     }
 
-    /// Bytes of memory that were asked for and refused, if any were.
-    pub(crate) fn refused_bytes(&self) -> Option<usize> {
-        self.refused_bytes
+    /// Notes that memory was refused, which would have come to `bytes`.
+    pub(crate) fn refuse(&mut self, bytes: usize) {
+        self.refused_bytes = Some(bytes);
+    }
+
+    /// What is said of a function that gives up, if memory was refused to it.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let (asked, allowed) = (self.refused_bytes?, self.shared.limits.memory_bytes);
+        Some(format!(
+            "gave up after it asked for {asked} bytes of memory and was refused; {allowed} are allowed: use less, or raise \
+             the limit \"memory_bytes\""
+        ))
     }
 
     /// `config_get`.
@@ -116,14 +140,14 @@ impl Host {
     }
 
     /// `state_get`: what this run itself wrote, or the question to ask the store.
-    pub(crate) fn state(&mut self, key: &[u8], out: Range<usize>) -> Result<Option<&[u8]>, Stop> {
+    pub(crate) fn state(&mut self, key: &[u8], answer: Answer) -> Result<Option<&[u8]>, Stop> {
         self.check_started("state_get")?;
         self.check_key("state_get", key)?;
         match self.written.get(key).map(|at| &self.effects[*at]) {
             Some(Effect::StatePut { value, .. }) => Ok(Some(value)),
             Some(_) => Ok(None),
             None => {
-                self.read = Some(StateRead { key: key.to_vec(), out });
+                self.read = Some(StateRead { key: key.to_vec(), answer });
                 Err(Stop::ReadState)
             }
         }
@@ -303,9 +327,10 @@ impl Host {
 /// and then for less. That it was refused is kept, to name the true cause if the function gives up.
 impl ResourceLimiter for Host {
     fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> Result<bool, LimiterError> {
-        let allowed = desired <= self.shared.limits.memory_bytes && maximum.is_none_or(|maximum| desired <= maximum);
+        let total = desired.saturating_add(self.kernel.size());
+        let allowed = total <= self.shared.limits.memory_bytes && maximum.is_none_or(|maximum| desired <= maximum);
         if !allowed {
-            self.refused_bytes = Some(desired);
+            self.refuse(total);
         }
         Ok(allowed)
     }

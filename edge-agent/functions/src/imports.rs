@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use function_abi::{ABSENT, EXPORT_MEMORY, NAMESPACE};
 use wasmi::errors::LinkerError;
-use wasmi::{AsContextMut, Caller, Error, Linker, Memory, Store};
+use wasmi::{AsContextMut, Caller, Error, Linker, Memory, Store, Val};
 
+use crate::extism;
 use crate::fuel::{BYTES_PER_UNIT, PER_CALL, PER_STATE_READ};
-use crate::host::{Host, Stop};
+use crate::host::{Answer, Host, Stop};
 use crate::trap::TrapKind;
 
 /// Every import: its name, how many i32 it takes, and whether it answers one.
@@ -95,7 +96,7 @@ fn state_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32,
     let (memory, [key, out]) = ranges(env, "state_get", [("key", key.0, key.1), ("out", out.0, out.1)])?;
     charge(&mut *env, PER_CALL + units(key.len()))?;
     let (bytes, host) = memory.data_and_store_mut(&mut *env);
-    let value = match host.state(&bytes[key], out.clone()) {
+    let value = match host.state(&bytes[key], Answer::Memory(out.clone())) {
         Ok(value) => value,
         Err(Stop::ReadState) => {
             charge(env, PER_STATE_READ)?;
@@ -109,14 +110,21 @@ fn state_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32,
     Ok(answer)
 }
 
-/// Answers the `state_get` that waits, with what the store said.
-pub(crate) fn answer_state(store: &mut Store<Host>, value: Option<&[u8]>) -> Result<i32, Stop> {
+/// Answers the read of the state that waits, with what the store said.
+pub(crate) fn answer_state(store: &mut Store<Host>, value: Option<&[u8]>) -> Result<Val, Stop> {
     let (Some(read), Some(memory)) = (store.data_mut().read.take(), store.data().memory) else {
         return Err(Stop::Trap(TrapKind::EngineFault, "no read of the state is waiting".to_owned()));
     };
-    let answer = answer(memory.data_mut(&mut *store), read.out, value)?;
+    let out = match read.answer {
+        Answer::Memory(out) => out,
+        Answer::Block => {
+            let own = memory.data_size(&*store);
+            return extism::imports::answer(store, own, value).map(|at| Val::I64(at as i64));
+        }
+    };
+    let answer = answer(memory.data_mut(&mut *store), out, value)?;
     charge(store, units(value.map_or(0, <[u8]>::len)))?;
-    Ok(answer)
+    Ok(Val::I32(answer))
 }
 
 /// The answer of a read: the length, and the value in `out` if it fits there.

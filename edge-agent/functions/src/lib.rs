@@ -14,10 +14,12 @@
 //! - Each function has an interpreter of its own, for that keeps compiled code until it is dropped: a function that was
 //!   replaced leaves nothing behind.
 //!
-//! The contract that a module must keep is the page of the crate `function-abi`.
+//! The contract that a module must keep is the page of the crate `function-abi`. Plug-ins of Extism keep another one, and run
+//! beside, under the same bounds: [`Extism`].
 
 mod contain;
 mod error;
+mod extism;
 pub mod fuel;
 mod function;
 mod host;
@@ -30,6 +32,7 @@ mod scan;
 mod trap;
 
 pub use error::{LoadCause, LoadError};
+pub use extism::{Extism, ExtismInput};
 pub use function::{Function, LogLine, Outcome, ReadError, Reads, Run};
 pub use limits::Limits;
 pub use load::{Engine, Spec};

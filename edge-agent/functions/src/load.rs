@@ -9,6 +9,7 @@ use wasmi::{CompilationMode, Config, ExternType, FuncType, Linker, Module, ValTy
 
 use crate::contain::contain;
 use crate::error::{LoadCause, LoadError};
+use crate::extism::{self, Extism};
 use crate::function::Function;
 use crate::host::{Host, Shared};
 use crate::imports::{IMPORTS, link};
@@ -45,6 +46,8 @@ pub struct Spec {
     pub permissions: Permissions,
     /// What `config_get` answers.
     pub config: BTreeMap<String, String>,
+    /// What the call of an Extism plug-in means; `None`: it is none.
+    pub extism: Option<Extism>,
 }
 
 /// What a function is called in messages.
@@ -73,9 +76,9 @@ impl Engine {
     /// Names the function, what is wrong with the module, and what to do. Nothing else is disturbed: neither functions
     /// that are loaded, nor a later `load`.
     pub fn load(&self, spec: Spec, wasm: &[u8]) -> Result<Function, LoadError> {
-        let Spec { name, version, limits, permissions, config } = spec;
+        let Spec { name, version, limits, permissions, config, extism } = spec;
         let identity = Identity { name, version };
-        let shared = Arc::new(Shared { identity: identity.clone(), limits, permissions, config });
+        let shared = Arc::new(Shared { identity: identity.clone(), limits, permissions, config, extism });
         load(shared, wasm).map_err(|cause| LoadError { function: identity, cause })
     }
 }
@@ -86,10 +89,21 @@ fn load(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, LoadCause> {
     let engine = wasmi::Engine::new(&config(limits));
     let (module, start_fuel) =
         contain(|| compile(&engine, wasm, limits)).unwrap_or_else(|panicked| Err(LoadCause::Panicked(panicked.0)))?;
-    check_imports(&module)?;
-    check_exports(&module)?;
     let mut linker = Linker::<Host>::new(&engine);
-    link(&mut linker).map_err(|error| LoadCause::Invalid(error.to_string()))?;
+    match &shared.extism {
+        Some(extism) => {
+            extism::imports::check(&module)?;
+            extism::check_exports(&module, extism)?;
+            extism::imports::link(&mut linker)
+        }
+        None if extism::is_plugin(&module) => return Err(LoadCause::Plugin),
+        None => {
+            check_imports(&module)?;
+            check_exports(&module)?;
+            link(&mut linker)
+        }
+    }
+    .map_err(|error| LoadCause::Invalid(error.to_string()))?;
     let function = Function::new(engine, module, linker, shared, start_fuel);
     function.try_out().map_err(LoadCause::Start)?;
     Ok(function)
@@ -173,17 +187,28 @@ fn check_imports(module: &Module) -> Result<(), LoadCause> {
 }
 
 fn check_exports(module: &Module) -> Result<(), LoadCause> {
-    let export =
-        |name: &'static str, wanted: &'static str, fits: &dyn Fn(&ExternType) -> bool| match module.get_export(name) {
-            None => Err(LoadCause::MissingExport { name, wanted }),
-            Some(found) if !fits(&found) => Err(LoadCause::WrongExport { name, wanted, found: describe(&found) }),
-            Some(_) => Ok(()),
-        };
     let function =
         |params| move |found: &ExternType| matches!(found, ExternType::Func(ty) if *ty == i32_function(params, true));
-    export(EXPORT_MEMORY, WANTED_MEMORY, &|found| matches!(found, ExternType::Memory(_)))?;
-    export(EXPORT_ALLOC, WANTED_ALLOC, &function(1))?;
-    export(EXPORT_HANDLE, WANTED_HANDLE, &function(2))
+    check_memory(module)?;
+    check_export(module, EXPORT_ALLOC, WANTED_ALLOC, &function(1))?;
+    check_export(module, EXPORT_HANDLE, WANTED_HANDLE, &function(2))
+}
+
+pub(crate) fn check_memory(module: &Module) -> Result<(), LoadCause> {
+    check_export(module, EXPORT_MEMORY, WANTED_MEMORY, &|found| matches!(found, ExternType::Memory(_)))
+}
+
+fn check_export(
+    module: &Module,
+    name: &'static str,
+    wanted: &'static str,
+    fits: &dyn Fn(&ExternType) -> bool,
+) -> Result<(), LoadCause> {
+    match module.get_export(name) {
+        None => Err(LoadCause::MissingExport { name, wanted }),
+        Some(found) if !fits(&found) => Err(LoadCause::WrongExport { name, wanted, found: describe(&found) }),
+        Some(_) => Ok(()),
+    }
 }
 
 /// The type of a function of `params` i32, with an i32 as its answer or without.
@@ -191,7 +216,7 @@ fn i32_function(params: usize, answers: bool) -> FuncType {
     FuncType::new(vec![ValType::I32; params], vec![ValType::I32; usize::from(answers)])
 }
 
-fn describe(ty: &ExternType) -> String {
+pub(crate) fn describe(ty: &ExternType) -> String {
     let list = |types: &[ValType]| {
         let names: Vec<String> = types.iter().map(|ty| format!("{ty:?}").to_lowercase()).collect();
         format!("({})", names.join(", "))

@@ -140,15 +140,8 @@ impl Trap {
         let limits = &host.shared.limits;
         let (kind, what) = match code {
             TrapCode::OutOfFuel => return Self::out_of_fuel(host),
-            TrapCode::UnreachableCodeReached => match host.refused_bytes() {
-                Some(asked) => (
-                    TrapKind::OutOfMemory,
-                    format!(
-                        "gave up after it asked for {asked} bytes of memory and was refused; {} are allowed: use less, \
-                         or raise the limit \"memory_bytes\"",
-                        limits.memory_bytes
-                    ),
-                ),
+            TrapCode::UnreachableCodeReached => match host.refusal() {
+                Some(what) => (TrapKind::OutOfMemory, what),
                 None => (
                     TrapKind::Unreachable,
                     "reached an \"unreachable\" instruction, which is how most languages end a panic or a failed \

@@ -25,6 +25,7 @@
 pub mod checked;
 mod config;
 mod digest;
+mod extism;
 mod manifest;
 mod names;
 mod package;
@@ -33,6 +34,7 @@ mod text_form;
 
 pub use config::{ConfigError, ConfigValue, config_value};
 pub use digest::Digest;
+pub use extism::{Extism, ExtismInput};
 pub use manifest::{Allow, Limits, Manifest, Partition, Trigger};
 pub use names::{FilterError, NameError, check_filter, check_function_name, check_stream_name};
 pub use package::{Package, PackageError};

@@ -6,6 +6,7 @@ use semver::Version;
 
 use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed, text};
 use crate::config::{ConfigValue, config_value};
+use crate::extism::{Extism, extism, not_allowed};
 use crate::names::{check_filter, check_function_name, check_stream_name};
 
 /// The version of the manifest's format that this crate reads.
@@ -39,6 +40,8 @@ pub struct Manifest {
     pub allow: Allow,
     /// What a deployment may set, with the defaults.
     pub config: BTreeMap<String, ConfigValue>,
+    /// For an Extism plug-in: what its call means.
+    pub extism: Option<Extism>,
 }
 
 /// Which events run one after the other and see the same state.
@@ -133,6 +136,12 @@ impl Manifest {
     ///
     /// [config]                          # what a deployment may set: a key and its default
     /// limit = 30.0
+    ///
+    /// [extism]                          # only for an Extism plug-in: what its call means
+    /// function = "handle"               # the export that is called; this one by default
+    /// input = "payload"                 # "payload" (default), or "event": a JSON object of all that it has
+    /// stream = "alerts"                 # where an output that is not empty is emitted to, and
+    /// topic = "alerts/plugin"           # where it is published to; one of the two at least
     /// # "##;
     /// # let manifest = function_package::Manifest::parse("function.toml", text).unwrap();
     /// # assert!(manifest.allow.stream("temp-1") && !manifest.allow.stream("temp"));
@@ -167,6 +176,12 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));
+    let extism = root.optional_table("extism", extism);
+    if let (Some(extism), Some(allow)) = (&extism, &allow)
+        && let Some(mistake) = not_allowed(extism, allow)
+    {
+        root.mistake("extism.stream", mistake);
+    }
     format?;
     Some(Manifest {
         name: name?,
@@ -177,6 +192,7 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
         limits: limits?,
         allow: allow?,
         config: config?,
+        extism,
     })
 }
 
@@ -259,7 +275,7 @@ mod tests {
              function.toml:3:12: version: is \"1.2\": unexpected end of input while parsing minor version number; \
              allowed is a semantic version such as \"1.2.0\", at most 64 bytes\n\
              function.toml:4:1: partion: is not known here; did you mean \"partition\"? allowed are: allow, config, \
-             description, limits, manifest, name, partition, trigger, version\n\
+             description, extism, limits, manifest, name, partition, trigger, version\n\
              function.toml:5:14: partition: is \"all\"; allowed is \"device\" or \"topic\" or \"function\"\n\
              function.toml:7:9: trigger[1].mqtt: is \"a/#/b\": \"#\" must stand alone in the last level, as in \
              \"a/b/#\"; allowed is a topic filter such as \"sensors/+/temperature\"\n\

@@ -1,6 +1,8 @@
 //! What the tests share: small guests, an event, a state in memory.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod plugin;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -60,6 +62,7 @@ pub(crate) fn spec() -> Spec {
             publish: vec![Filter::new("out/#").unwrap()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
+        extism: None,
     }
 }
 
