@@ -19,7 +19,7 @@ Usage: cargo xtask functions
 Compiles every function in function-examples/ to WebAssembly and packs it with its function.toml, by `edgectl fn build`.
 Rust that has not changed is not compiled again. The packages are in functions/ of the target directory.
 
-What a folder holds says the language: Cargo.toml is Rust, function.c C, function.zig Zig, function.ts AssemblyScript. Where
+What a folder holds says the language: Cargo.toml is Rust (an Extism plug-in too, in a workspace of its own), function.c C, function.zig Zig, function.ts AssemblyScript. Where
 the same function is written in several, the packages of all but Rust have the language behind their name.
 
 Needs the target wasm32-unknown-unknown and the languages' compilers, and installs what is missing as `cargo xtask setup`
@@ -38,6 +38,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 pub(crate) fn pack() -> Outcome {
     rust()?;
     for folder in folders()? {
+        if is_plugin(&folder) {
+            rust_crate(&folder)?;
+        }
         for language in LANGUAGES.iter().filter(|language| folder.join(language.source).is_file()) {
             let alone = !folder.join(RUST).is_file();
             let package = if alone { package(&folder, None)? } else { package(&folder, Some(language.name))? };
@@ -61,12 +64,19 @@ pub(crate) fn pack() -> Outcome {
     Ok(())
 }
 
-/// Compiles and packs those in Rust; `edgectl` must be there.
+/// Compiles and packs those in Rust that use our SDK; `edgectl` must be there.
 pub(crate) fn rust() -> Outcome {
-    for folder in folders()?.iter().filter(|folder| folder.join(RUST).is_file()) {
-        run_program(edgectl()?.arg(folder).arg("--out").arg(package(folder, None)?))?;
-    }
-    Ok(())
+    let ours = |folder: &&PathBuf| folder.join(RUST).is_file() && !is_plugin(folder);
+    folders()?.iter().filter(ours).try_for_each(|folder| rust_crate(folder))
+}
+
+fn rust_crate(folder: &Path) -> Outcome {
+    run_program(edgectl()?.arg(folder).arg("--out").arg(package(folder, None)?))
+}
+
+/// An Extism plug-in, whose dependencies are its own: it has a lock file beside its manifest.
+fn is_plugin(folder: &Path) -> bool {
+    folder.join("Cargo.lock").is_file()
 }
 
 fn edgectl() -> Outcome<Command> {
