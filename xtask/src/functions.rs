@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cargo::{self, binary, run as run_program, target_dir, workspace};
-use crate::languages::LANGUAGES;
+use crate::languages::{LANGUAGES, Language};
 use crate::report::{Failure, Outcome, no_arguments, say};
 use crate::setup;
 
@@ -42,26 +42,26 @@ pub(crate) fn pack() -> Outcome {
             rust_crate(&folder)?;
         }
         for language in LANGUAGES.iter().filter(|language| folder.join(language.source).is_file()) {
-            let alone = !folder.join(RUST).is_file();
-            let package = if alone { package(&folder, None)? } else { package(&folder, Some(language.name))? };
-            match language.compile(&folder, &made("modules")?)? {
-                Some(module) => {
-                    let mut edgectl = edgectl()?;
-                    edgectl.arg("--wasm").arg(module).arg("--manifest").arg(folder.join(MANIFEST));
-                    run_program(edgectl.arg("--out").arg(package))?;
-                }
-                None => {
-                    // An old one would be tested as if it were this one.
-                    let _ = std::fs::remove_file(&package);
-                    let what =
-                        format!("{} is not built: its compiler is missing, see `cargo xtask setup`", folder.display());
-                    setup::lacking(&what, "Its tests are skipped")?;
-                }
-            }
+            other(&folder, language)?;
         }
     }
     say(format_args!("packed into {}", made("functions")?.display()));
     Ok(())
+}
+
+fn other(folder: &Path, language: &Language) -> Outcome {
+    let alone = !folder.join(RUST).is_file();
+    let package = package(folder, if alone { None } else { Some(language.name) })?;
+    if let Some(module) = language.compile(folder, &made("modules")?)? {
+        let mut edgectl = edgectl()?;
+        edgectl.arg("--wasm").arg(module).arg("--manifest").arg(folder.join(MANIFEST));
+        return run_program(edgectl.arg("--out").arg(package));
+    }
+    // An old one would be tested as if it were this one.
+    let _ = std::fs::remove_file(&package);
+    let source = folder.join(language.source);
+    let what = format!("{} is not built: its compiler is missing, see `cargo xtask setup`", source.display());
+    setup::lacking(&what, "Its tests are skipped")
 }
 
 /// Compiles and packs those in Rust that use our SDK; `edgectl` must be there.

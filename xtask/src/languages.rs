@@ -24,8 +24,8 @@ pub(crate) struct Language {
     pub(crate) name: &'static str,
     /// The file in a function's folder that is compiled.
     pub(crate) source: &'static str,
-    /// How its compiler is installed by hand.
-    by_hand: &'static str,
+    /// The command that installs its compiler by hand.
+    by_hand: fn() -> Outcome<String>,
     /// Installs the compiler, if it can; what went wrong has been said.
     install: fn() -> Outcome,
     /// The compiler, with all that every module is compiled with; `None`: it is not there.
@@ -38,7 +38,7 @@ pub(crate) const LANGUAGES: [Language; 3] = [
     Language {
         name: "c",
         source: "function.c",
-        by_hand: "apt-get install clang lld (Debian; as root)",
+        by_hand: || Ok("apt-get install clang lld (Debian; as root)".to_owned()),
         install: || {
             setup::install_packages(&[("clang", "clang"), ("lld", "wasm-ld")]);
             Ok(())
@@ -51,9 +51,8 @@ pub(crate) const LANGUAGES: [Language; 3] = [
     Language {
         name: "zig",
         source: "function.zig",
-        by_hand: "python3 -m pip install --target FOLDER ziglang==0.17.1, where FOLDER is toolchains/ziglang-0.17.1 of the \
-                  target directory",
-        install: install_zig,
+        by_hand: || Ok(line(&pip()?)),
+        install: || fetch(pip()?, &toolchain("ziglang", ZIG)?),
         compiler: zig,
         files: |zig, source, module| {
             let module_of = |name: &str, path: &Path| format!("-M{name}={}", path.display());
@@ -65,9 +64,8 @@ pub(crate) const LANGUAGES: [Language; 3] = [
     Language {
         name: "assemblyscript",
         source: "function.ts",
-        by_hand: "npm install --prefix FOLDER assemblyscript@0.28.20 long@5.3.2, where FOLDER is \
-                  toolchains/assemblyscript-0.28.20 of the target directory",
-        install: install_assemblyscript,
+        by_hand: || Ok(line(&npm()?)),
+        install: || fetch(npm()?, &toolchain("assemblyscript", ASSEMBLYSCRIPT)?),
         compiler: assemblyscript,
         files: |asc, source, module| {
             asc.arg(source.strip_prefix(workspace()).unwrap_or(source)).arg("--outFile").arg(module);
@@ -82,10 +80,8 @@ pub(crate) fn install() -> Outcome {
             (language.install)()?;
         }
         if (language.compiler)()?.is_none() {
-            let lacking = format!(
-                "the compiler for {} could not be installed; to do it by hand: {}",
-                language.name, language.by_hand
-            );
+            let (name, by_hand) = (language.name, (language.by_hand)()?);
+            let lacking = format!("the compiler for {name} could not be installed; to do it by hand: {by_hand}");
             setup::lacking(&lacking, "Functions in it are not built, and their tests are skipped")?;
         }
     }
@@ -142,12 +138,12 @@ fn zig() -> Outcome<Option<Command>> {
     Ok(Some(zig))
 }
 
-fn install_zig() -> Outcome {
-    let folder = toolchain("ziglang", ZIG)?;
+fn pip() -> Outcome<Command> {
     let mut pip = cargo::command("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]);
-    pip.arg("--target").arg(&folder).arg(format!("ziglang=={ZIG}")).env("PIP_ROOT_USER_ACTION", "ignore");
-    fetch(&mut pip, &folder, "python3")
+    pip.arg("--target").arg(toolchain("ziglang", ZIG)?).arg(format!("ziglang=={ZIG}"));
+    pip.env("PIP_ROOT_USER_ACTION", "ignore");
+    Ok(pip)
 }
 
 // ---- AssemblyScript: packages of npm, which need no installation script. ----
@@ -163,13 +159,12 @@ fn assemblyscript() -> Outcome<Option<Command>> {
     Ok(Some(asc))
 }
 
-fn install_assemblyscript() -> Outcome {
-    let folder = toolchain("assemblyscript", ASSEMBLYSCRIPT)?;
+fn npm() -> Outcome<Command> {
     let mut npm = cargo::command("npm");
     npm.args(["install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save"]);
-    npm.arg("--prefix").arg(&folder);
+    npm.arg("--prefix").arg(toolchain("assemblyscript", ASSEMBLYSCRIPT)?);
     npm.args([format!("assemblyscript@{ASSEMBLYSCRIPT}"), format!("long@{LONG}")]);
-    fetch(&mut npm, &folder, "npm")
+    Ok(npm)
 }
 
 /// Where a compiler lies that is not Debian's.
@@ -179,9 +174,9 @@ fn toolchain(name: &str, version: &str) -> Outcome<PathBuf> {
 
 /// Lets a package manager fill a folder. What it says, it says itself; whether it worked shows in whether the compiler is
 /// there.
-fn fetch(manager: &mut Command, folder: &Path, program: &str) -> Outcome {
-    if !works(Command::new(program).arg("--version")) {
-        say(format_args!("there is no {program} on this machine"));
+fn fetch(mut manager: Command, folder: &Path) -> Outcome {
+    if !works(Command::new(manager.get_program()).arg("--version")) {
+        say(format_args!("there is no {} on this machine", manager.get_program().display()));
         return Ok(());
     }
     let cannot = |error: std::io::Error| Failure::because(format!("cannot make {}: {error}", folder.display()));
@@ -189,4 +184,10 @@ fn fetch(manager: &mut Command, folder: &Path, program: &str) -> Outcome {
     say(format_args!("installing into {}", folder.display()));
     let _ = run_program(manager.stdout(Stdio::null()));
     Ok(())
+}
+
+/// A command as a person types it.
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -27,7 +27,7 @@ error.
 ";
 
 /// What functions are compiled for.
-const WASM: &str = "wasm32-unknown-unknown";
+pub(crate) const WASM: &str = "wasm32-unknown-unknown";
 /// A Cortex-M3 without an operating system: what is built for it can neither allocate nor read a clock by accident.
 pub(crate) const BARE: &str = "thumbv7m-none-eabi";
 

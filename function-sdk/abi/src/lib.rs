@@ -1,5 +1,7 @@
 //! The contract between the gateway (host) and a function (guest), version 1.
 //!
+//! `docs/abi.md` says the same to whoever writes a function in another language, with an example, limits and traps.
+//!
 //! A function is a core WebAssembly module. It needs nothing but what this page says, in any language:
 //!
 //! | the guest exports | type | meaning |

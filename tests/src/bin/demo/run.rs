@@ -10,7 +10,7 @@ use crate::results::{DeviceResult, Results};
 use crate::screen::{Screen, bar, number};
 use crate::stop::Stop;
 
-/// All of `function-examples`.
+/// Those of `function-examples` that are made for the recording.
 const FUNCTIONS: [&str; 5] =
     ["anomaly-detector", "rolling-mean", "threshold-alert", "topic-counter", "unit-conversion"];
 
