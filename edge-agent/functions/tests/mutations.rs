@@ -5,7 +5,8 @@ mod common;
 use std::sync::LazyLock;
 
 use agent_functions::Outcome;
-use agent_functions::{Engine, LoadCause, TrapKind};
+use agent_functions::{Engine, LoadCause, Spec, TrapKind};
+use common::plugin::{plugin_spec, plugin_with};
 use common::{State, data, event, guest_with, spec};
 use proptest::prelude::*;
 
@@ -36,9 +37,29 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
     )
 });
 
+/// An Extism plug-in that uses what a plug-in has.
+static PLUGIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    plugin_with(
+        &data(0, b"key, value"),
+        "(local.set $n (call $block (i32.const 0) (i32.const 3)))
+         (call $log_info (call $block (i32.const 0) (i32.const 10)))
+         (drop (call $var_get (local.get $n)))
+         (call $var_set (call $block (i32.const 0) (i32.const 3)) (call $block (i32.const 5) (i32.const 5)))
+         (drop (call $config_get (call $block (i32.const 0) (i32.const 3))))
+         (local.set $n (call $alloc (call $input_length)))
+         (call $store_u64 (local.get $n) (call $input_load_u64 (i64.const 0)))
+         (call $store_u8 (local.get $n) (call $load_u8 (i64.add (local.get $n) (i64.const 1))))
+         (call $free (call $alloc (i64.const 100)))
+         (call $put_out (local.get $n))",
+    )
+});
+
 /// Loads, and runs what can be loaded, within a tenth of the usual fuel.
 fn survive(wasm: &[u8]) -> Result<bool, TestCaseError> {
-    let mut tight = spec();
+    survive_as(spec(), wasm)
+}
+
+fn survive_as(mut tight: Spec, wasm: &[u8]) -> Result<bool, TestCaseError> {
     tight.limits.fuel = 1_000_000;
     match Engine::new().load(tight, wasm) {
         Err(error) => {
@@ -59,6 +80,7 @@ fn survive(wasm: &[u8]) -> Result<bool, TestCaseError> {
 #[test]
 fn the_undamaged_module_runs() {
     assert!(survive(&VALID).unwrap());
+    assert!(survive_as(plugin_spec(), &PLUGIN).unwrap());
 }
 
 proptest! {
@@ -72,6 +94,20 @@ proptest! {
             wasm[at] = byte;
         }
         survive(&wasm)?;
+    }
+
+    #[test]
+    fn changed_bytes_of_a_plug_in_do_no_harm(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        // Behind the imports, for a plug-in whose import is damaged is only refused.
+        let code = PLUGIN.len() - PLUGIN.len() / 4;
+        let mut wasm = PLUGIN.clone();
+        for (at, byte) in changes {
+            let at = code + at.index(wasm.len() - code);
+            wasm[at] = byte;
+        }
+        survive_as(plugin_spec(), &wasm)?;
     }
 
     #[test]
