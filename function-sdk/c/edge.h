@@ -128,6 +128,7 @@ typedef int32_t edge_reader(const void *key, size_t key_len, void *out, size_t o
 
 EDGE_LONG int edge_read(edge_reader *read, edge_bytes key, edge_bytes *value) {
     uint32_t cap = 256; /* most values are shorter; a longer one costs a second call */
+    *value = (edge_bytes){0};
     for (;;) {
         char *out = edge_room(cap);
         int32_t len = read(key.at, key.len, out, cap);
@@ -140,7 +141,7 @@ EDGE_LONG int edge_read(edge_reader *read, edge_bytes key, edge_bytes *value) {
     }
 }
 
-/* Reads a configuration value; answers whether there is one. */
+/* Reads a configuration value; answers whether there is one, and leaves it empty if not. */
 static inline int edge_config(edge_bytes key, edge_bytes *value) {
     return edge_read(edge_import_config_get, key, value);
 }
@@ -237,6 +238,7 @@ EDGE_LONG int edge_number(edge_bytes text, double *number) {
         exponent += down ? -size : size;
     }
     if (at != end) return 0;
+    if (value == 0) exponent = 0; /* 0e999 is 0, and not 0 times infinity */
     double power = 1, factor = 10;
     for (unsigned n = (unsigned)(exponent < 0 ? -exponent : exponent); n; n >>= 1, factor *= factor)
         if (n & 1) power *= factor;

@@ -271,6 +271,8 @@ fn the_deadband_sends_what_moved_or_was_silent() {
     assert_eq!(at("-0.5", 6), record("-0.5", "6000000"));
     assert!(at("-0.5", 3605).is_empty());
     assert_eq!(at("-0.5", 3606), record("-0.5", "3606000000"));
+    assert!(at("0e999", 3607).is_empty() && at("-1e-999", 3608).is_empty());
+    assert_eq!(at("1e999", 3609), record("1e999", "3609000000"));
     for payload in ["", "x", "1.", ".5", "01", "+1", "1e", "1 ", "0x1", "--1", "1.2.3"] {
         lane.fails("readings/a", payload, &format!("failed: the payload is no number: {payload}"));
     }

@@ -19,8 +19,9 @@ Usage: cargo xtask functions
 Compiles every function in function-examples/ to WebAssembly and packs it with its function.toml, by `edgectl fn build`.
 Rust that has not changed is not compiled again. The packages are in functions/ of the target directory.
 
-What a folder holds says the language: Cargo.toml is Rust (an Extism plug-in too, in a workspace of its own), function.c C, function.zig Zig, function.ts AssemblyScript. Where
-the same function is written in several, the packages of all but Rust have the language behind their name.
+What a folder holds says the language: Cargo.toml is Rust, function.c C, function.zig Zig, function.ts AssemblyScript. Where
+the same function is written in several, the packages of all but Rust have the language behind their name. An Extism plug-in
+in Rust is a workspace of its own, with a Cargo.lock.
 
 Needs the target wasm32-unknown-unknown and the languages' compilers, and installs what is missing as `cargo xtask setup`
 does. A language whose compiler cannot be installed is skipped, with a word; where the variable CI is \"true\", that is an

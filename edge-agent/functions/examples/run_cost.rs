@@ -1,8 +1,8 @@
 //! What one run costs: `cargo run --release -p agent-functions --example run_cost [module.wasm [payload]]`.
 //!
 //! Without an argument it measures the smallest module that keeps the contract, a module with every import, and one
-//! that stores and reads; with a path also that module, which may be an Extism plug-in. Times are nanoseconds for one run: store, instance, event,
-//! handler, and dropping it all.
+//! that stores and reads; with a path also that module, which may be an Extism plug-in. Times are nanoseconds for one
+//! run: store, instance, event, handler, and dropping it all.
 #![allow(clippy::print_stdout, reason = "a program for a person")]
 
 use std::collections::BTreeMap;

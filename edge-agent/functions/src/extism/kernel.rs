@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-/// Bytes in front of each block that count as memory: what the host keeps of a block is no more. They also keep address 0
-/// free, which means "nothing".
+/// Bytes in front of each block that count as memory, for what the host keeps of it, or many empty blocks would be free.
+/// They also keep address 0 free, which means "nothing".
 const HEAD: usize = 16;
 
 /// Blocks begin at multiples of this, as 8 bytes at a time is how plug-ins copy.
@@ -46,6 +46,8 @@ struct Block {
     len: u32,
     freed: bool,
 }
+
+const _: () = assert!(size_of::<Block>() <= HEAD);
 
 impl Block {
     fn range(&self) -> Range<usize> {
