@@ -7,7 +7,9 @@ use std::net::TcpStream;
 /// A packet, whole.
 #[derive(Debug)]
 pub(crate) struct Packet {
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
+    // Where the variable header begins.
+    variable: usize,
 }
 
 const PUBLISH: u8 = 3;
@@ -23,7 +25,7 @@ impl Packet {
         let variable = bytes.len();
         bytes.resize(variable + Some(length).filter(|length| *length <= MAX_BYTES).ok_or_else(invalid)?, 0);
         packets.read_exact(&mut bytes[variable..])?;
-        Ok(Self { bytes })
+        Ok(Self { bytes, variable })
     }
 
     /// Whether it is a PUBLISH that is to be acknowledged: nobody acknowledges quality of service 0.
@@ -33,6 +35,25 @@ impl Packet {
 
     pub(crate) fn is_puback(&self) -> bool {
         self.bytes[0] >> 4 == PUBACK
+    }
+
+    /// The packet identifier of a PUBLISH that is to be acknowledged, or of a PUBACK.
+    pub(crate) fn identifier(&self) -> Option<u16> {
+        let at = if self.is_publish() { self.after_topic()? } else { self.variable };
+        Some(u16::from_be_bytes(self.bytes.get(at..at + 2)?.try_into().ok()?))
+    }
+
+    /// Topic and payload of a PUBLISH that is to be acknowledged: the same each time that it is sent.
+    pub(crate) fn message(&self) -> Option<Vec<u8>> {
+        let end = self.after_topic()?;
+        Some([&self.bytes[self.variable..end], self.bytes.get(end + 2..)?].concat())
+    }
+
+    // A PUBLISH begins with its topic, which begins with its length (3.1.1, section 3.3.2.1).
+    fn after_topic(&self) -> Option<usize> {
+        let length = self.bytes.get(self.variable..self.variable + 2)?;
+        let end = self.variable + 2 + usize::from(u16::from_be_bytes(length.try_into().ok()?));
+        (end <= self.bytes.len()).then_some(end)
     }
 
     pub(crate) fn pass(&self, mut to: &TcpStream) -> io::Result<()> {
@@ -68,5 +89,20 @@ mod tests {
         assert_eq!(read(&[0x32, 0x80, 0x01]).unwrap(), (3, 128));
         assert_eq!(read(&[0x40, 0xff, 0xff, 0xff, 0x7f]).unwrap(), (5, 268_435_455));
         assert!(read(&[0x40, 0xff, 0xff, 0xff, 0xff, 0x01]).is_err());
+    }
+
+    #[test]
+    fn a_publish_is_the_same_message_under_another_identifier() {
+        let read = |bytes: &[u8]| Packet::read(&mut &*bytes).unwrap();
+        let first = read(&[0x32, 6, 0, 1, b't', 0, 9, b'p']);
+        let again = read(&[0x3a, 6, 0, 1, b't', 1, 4, b'p']);
+        assert_eq!((first.identifier(), again.identifier()), (Some(9), Some(0x104)));
+        assert_eq!(first.message(), Some(vec![0, 1, b't', b'p']));
+        assert_eq!(first.message(), again.message());
+        let puback = read(&[0x40, 2, 0, 9]);
+        assert_eq!((puback.is_publish(), puback.is_puback(), puback.identifier()), (false, true, Some(9)));
+        // A topic that would end beyond its packet.
+        assert_eq!(read(&[0x32, 3, 0, 9, b't']).message(), None);
+        assert!(Packet::read(&mut &[0x32, 0xff, 0xff, 0xff, 0x7f][..]).is_err());
     }
 }
