@@ -14,6 +14,7 @@ pub(crate) struct Packet {
 
 const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
+const SUBACK: u8 = 9;
 
 /// The largest that the gateway takes by default, in bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -37,6 +38,10 @@ impl Packet {
         self.bytes[0] >> 4 == PUBACK
     }
 
+    pub(crate) fn is_suback(&self) -> bool {
+        self.bytes[0] >> 4 == SUBACK
+    }
+
     /// The packet identifier of a PUBLISH that is to be acknowledged, or of a PUBACK.
     pub(crate) fn identifier(&self) -> Option<u16> {
         let at = if self.is_publish() { self.after_topic()? } else { self.variable };
@@ -47,6 +52,11 @@ impl Packet {
     pub(crate) fn message(&self) -> Option<Vec<u8>> {
         let end = self.after_topic()?;
         Some([&self.bytes[self.variable..end], self.bytes.get(end + 2..)?].concat())
+    }
+
+    /// The payload of a PUBLISH that is to be acknowledged, in MQTT 3.1.1.
+    pub(crate) fn payload(&self) -> Option<&[u8]> {
+        self.bytes.get(self.after_topic()? + 2..)
     }
 
     // A PUBLISH begins with its topic, which begins with its length (3.1.1, section 3.3.2.1).
@@ -99,6 +109,7 @@ mod tests {
         assert_eq!((first.identifier(), again.identifier()), (Some(9), Some(0x104)));
         assert_eq!(first.message(), Some(vec![0, 1, b't', b'p']));
         assert_eq!(first.message(), again.message());
+        assert_eq!(first.payload(), Some(&b"p"[..]));
         let puback = read(&[0x40, 2, 0, 9]);
         assert_eq!((puback.is_publish(), puback.is_puback(), puback.identifier()), (false, true, Some(9)));
         // A topic that would end beyond its packet.
