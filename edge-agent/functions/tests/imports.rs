@@ -35,12 +35,13 @@ fn the_event_arrives_as_the_contract_says() {
     let [Effect::Emit { stream, body, priority: Priority::High }] = &done[..] else { panic!("{done:?}") };
     assert_eq!(stream, "alerts");
     let header = EventHeader::from_block(body).unwrap();
-    assert_eq!((header.header_len, header.kind, header.time_us), (56, 0, 1_700_000_000_000_000));
+    assert_eq!((header.header_len, header.kind, header.time_us), (64, 0, 1_700_000_000_000_000));
     assert_eq!((header.boot, header.sequence), (7, 9));
     assert_eq!(header.device.of(body), Some(&b"sensor-1"[..]));
     assert_eq!(header.topic.of(body), Some(&b"a/b"[..]));
     assert_eq!(header.payload.of(body), Some(&b"21.5"[..]));
-    assert_eq!(body.len(), 56 + 8 + 3 + 4);
+    assert_eq!(header.attributes.of(body), Some(&b""[..]));
+    assert_eq!(body.len(), 64 + 8 + 3 + 4);
 }
 
 #[test]

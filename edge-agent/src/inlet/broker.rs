@@ -80,13 +80,14 @@ impl Inlet for BrokerInlet {
                 // committed is its identity.
                 let event = Event {
                     kind: EventKind::Mqtt,
+                    attributes: Vec::new(),
                     device: publish.device,
                     topic: publish.topic,
                     payload: publish.payload,
                     identity: Some(Identity { source: GATEWAY.into(), boot: epoch, sequence: publish.id }),
                     time_us: returns.clock.wall_us(),
                 };
-                let taken = Box::new(move || {
+                let taken = Box::new(move |_| {
                     // Nobody waits any more if the agent stops; then it is sent again at the next start.
                     let _ = taken.send(());
                 });
@@ -109,6 +110,6 @@ impl Ingest for Intake {
     async fn submit(&self, inbound: Inbound) {
         let Inbound { client, topic, payload, user_properties: properties, ack, .. } = inbound;
         let arrival = Arrival { sender: Sender::Known(client), topic, payload, properties };
-        super::take(&self.pipeline, &self.mapping, arrival, Box::new(move || ack.accept())).await;
+        super::take(&self.pipeline, &self.mapping, arrival, Box::new(move |_| ack.accept())).await;
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn spec() -> Spec {
         permissions: Permissions {
             streams: vec![StreamPattern::new("alerts").unwrap(), StreamPattern::new("raw.*").unwrap()],
             publish: vec![Filter::new("out/#").unwrap()],
+            queues: vec!["q".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
     }
@@ -77,6 +78,7 @@ pub(crate) fn refused(wasm: &[u8]) -> LoadCause {
 pub(crate) fn event() -> Event {
     Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device: "sensor-1".into(),
         topic: "a/b".into(),
         payload: b"21.5".as_slice().into(),
