@@ -15,7 +15,7 @@ mod device;
 mod edgectl;
 mod gateway;
 mod house;
-mod http;
+pub mod http;
 mod link;
 mod mosquitto;
 pub mod oracle;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_broker::{Access, Broker, BrokerError, Handle, Inbound, Ingest, Options, QoS};
+use agent_broker::{Access, Broker, BrokerError, Handle, Inbound, Ingest, Options, Presence, QoS};
 use agent_core::event::EventKind;
 use agent_core::{Event, Identity};
 use bytes::Bytes;
@@ -111,5 +111,28 @@ impl Ingest for Intake {
         let Inbound { client, topic, payload, user_properties: properties, ack, .. } = inbound;
         let arrival = Arrival { sender: Sender::Known(client), topic, payload, properties };
         super::take(&self.pipeline, &self.mapping, arrival, Box::new(move |_| ack.accept())).await;
+    }
+
+    async fn presence(&self, client: &Arc<str>, presence: Presence) {
+        let change = match presence {
+            Presence::Connected => function_package::Presence::Connected,
+            Presence::Disconnected => function_package::Presence::Disconnected,
+        };
+        let event = Event {
+            kind: EventKind::Device,
+            attributes: Vec::new(),
+            device: client.clone(),
+            topic: change.name().into(),
+            payload: [].into(),
+            identity: None,
+            time_us: self.pipeline.clock.wall_us(),
+        };
+        let mut wanted = Vec::new();
+        self.pipeline.plan().route(&event, &mut wanted);
+        if wanted.is_empty() {
+            return;
+        }
+        // Nobody waits for it: a device does not come again because the gateway forgot that it came.
+        self.pipeline.submit(event, Box::new(|_| {})).await;
     }
 }
