@@ -19,6 +19,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "state_delete" (func $state_delete (param i32 i32)))
     (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "publish" (func $publish (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "enqueue" (func $enqueue (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
