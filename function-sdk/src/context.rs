@@ -65,6 +65,12 @@ impl<'e> Context<'e> {
         self.host.state_get(key.as_ref())
     }
 
+    /// The keys of the state that begin with `prefix`, in the order of their bytes, writes of this run included. Each is
+    /// asked for by itself, so take no more of them than are needed.
+    pub fn state_keys(&mut self, prefix: impl AsRef<[u8]>) -> StateKeys<'_> {
+        StateKeys { host: self.host, prefix: prefix.as_ref().to_vec(), after: Some(Vec::new()) }
+    }
+
     /// Effect: stores a state value.
     pub fn state_put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         self.host.state_put(key.as_ref(), value.as_ref());
@@ -199,6 +205,24 @@ impl<'e> Context<'e> {
     /// A random value: `cx.random::<u64>()`. The gateway keeps the seed, so that a run can be replayed.
     pub fn random<T: Random>(&mut self) -> T {
         T::from_random(|bytes| self.host.random_fill(bytes))
+    }
+}
+
+/// Keys of the state, one by one; see [`Context::state_keys`].
+pub struct StateKeys<'c> {
+    host: &'c mut Host,
+    prefix: Vec<u8>,
+    // `None`: there are no more.
+    after: Option<Vec<u8>>,
+}
+
+impl Iterator for StateKeys<'_> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let after = self.after.take()?;
+        self.after = self.host.state_next(&self.prefix, &after);
+        self.after.clone()
     }
 }
 

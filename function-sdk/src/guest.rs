@@ -13,6 +13,14 @@ mod imports {
     unsafe extern "C" {
         pub(super) fn config_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
         pub(super) fn state_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
+        pub(super) fn state_next(
+            prefix: *const u8,
+            prefix_len: usize,
+            after: *const u8,
+            after_len: usize,
+            out: *mut u8,
+            out_cap: usize,
+        ) -> i32;
         pub(super) fn random_fill(out: *mut u8, out_len: usize);
         pub(super) fn state_put(key: *const u8, key_len: usize, value: *const u8, value_len: usize);
         pub(super) fn state_delete(key: *const u8, key_len: usize);
@@ -40,6 +48,13 @@ impl Host {
     pub(crate) fn state_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         // SAFETY: as above.
         read(|out, cap| unsafe { imports::state_get(key.as_ptr(), key.len(), out, cap) })
+    }
+
+    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: as above.
+        read(|out, cap| unsafe {
+            imports::state_next(prefix.as_ptr(), prefix.len(), after.as_ptr(), after.len(), out, cap)
+        })
     }
 
     pub(crate) fn random_fill(&mut self, out: &mut [u8]) {

@@ -10,7 +10,7 @@ mod payload;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 
-pub use context::{Context, Random};
+pub use context::{Context, Random, StateKeys};
 pub use error::{Error, Result};
 pub use event::{Event, FromEvent, Identity};
 pub use fields::Fields;

@@ -50,6 +50,10 @@ impl Reads for Memory {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
         Ok(self.0.get(key).cloned())
     }
+
+    fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -8,7 +8,8 @@ use function_abi::{Attributes, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_
 use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall, Val};
 
 use crate::contain::contain;
-use crate::host::{Host, Shared, Stop};
+use crate::fuel::PER_STATE_READ;
+use crate::host::{Host, Question, Shared, Stop};
 use crate::imports::{answer_state, charge, units};
 use crate::limits::Limits;
 use crate::trap::{Trap, TrapKind};
@@ -33,6 +34,13 @@ pub trait Reads {
     /// # Errors
     /// The store failed. The run is abandoned: it is not the function's fault.
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError>;
+
+    /// The first key (bytewise) that begins with `prefix` and comes after `after`, within the function and the partition of
+    /// the run.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
 }
 
 /// The store could not answer.
@@ -191,13 +199,38 @@ impl Function {
                 TypedResumableCall::OutOfFuel(_) => return Err(End::Failed(Trap::out_of_fuel(store.data()))),
                 TypedResumableCall::HostTrap(waiting) => waiting,
             };
-            let read = match (waiting.host_error().downcast_ref(), &store.data().read) {
-                (Some(Stop::ReadState), Some(read)) => read,
+            let question = match (waiting.host_error().downcast_ref(), &store.data().read) {
+                (Some(Stop::ReadState), Some(read)) => read.question.clone(),
                 _ => return Err(End::Failed(Trap::from_error(waiting.host_error(), store.data()))),
             };
-            let value = reads.state(&read.key).map_err(End::Abandoned)?;
+            let value: Option<Arc<[u8]>> = match question {
+                Question::Value(key) => reads.state(&key).map_err(End::Abandoned)?,
+                Question::Next { prefix, after } => self.next_key(store, reads, &prefix, after)?.map(Into::into),
+            };
             let answer = answer_state(store, value.as_deref()).map_err(|stop| self.stopped(store, stop))?;
             step = contain(|| waiting.resume(&mut *store, &[Val::I32(answer)]));
+        }
+    }
+
+    /// The next key of the state as this run sees it: what it put itself, and what it found and did not delete.
+    fn next_key(
+        &self,
+        store: &mut Store<Host>,
+        reads: &mut dyn Reads,
+        prefix: &[u8],
+        mut after: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, End> {
+        let own = store.data().next_written(prefix, &after).map(<[u8]>::to_vec);
+        loop {
+            match (reads.next_key(prefix, &after).map_err(End::Abandoned)?, &own) {
+                (Some(found), Some(own)) if found >= *own => return Ok(Some(own.clone())),
+                (Some(found), _) if store.data().deleted(&found) => {
+                    self.charge(store, PER_STATE_READ)?;
+                    after = found;
+                }
+                (Some(found), _) => return Ok(Some(found)),
+                (None, own) => return Ok(own.clone()),
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use agent_core::effect::Response;
@@ -63,9 +63,18 @@ fn stop<T>(kind: TrapKind, what: impl Into<String>) -> Result<T, Stop> {
 /// A question to the store.
 #[derive(Debug)]
 pub(crate) struct StateRead {
-    pub(crate) key: Vec<u8>,
+    pub(crate) question: Question,
     /// Where in memory the answer goes.
     pub(crate) out: Range<usize>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Question {
+    /// The value of a key.
+    Value(Vec<u8>),
+    /// The first key with this prefix after this one.
+    Next { prefix: Vec<u8>, after: Vec<u8> },
 }
 
 /// What one run has done so far.
@@ -124,10 +133,31 @@ impl Host {
             Some(Effect::StatePut { value, .. }) => Ok(Some(value)),
             Some(_) => Ok(None),
             None => {
-                self.read = Some(StateRead { key: key.to_vec(), out });
+                self.read = Some(StateRead { question: Question::Value(key.to_vec()), out });
                 Err(Stop::ReadState)
             }
         }
+    }
+
+    /// `state_next`: the question to ask the store; [`next_written`](Self::next_written) has the rest.
+    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8], out: Range<usize>) -> Result<(), Stop> {
+        self.check_started("state_next")?;
+        let question = Question::Next { prefix: prefix.to_vec(), after: after.to_vec() };
+        self.read = Some(StateRead { question, out });
+        Err(Stop::ReadState)
+    }
+
+    /// The first key that this run put, with this prefix and after this key.
+    pub(crate) fn next_written(&self, prefix: &[u8], after: &[u8]) -> Option<&[u8]> {
+        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let keys = self.written.range::<[u8], _>((from, Bound::Unbounded));
+        let mut keys = keys.take_while(|(key, _)| key.starts_with(prefix));
+        keys.find(|(_, at)| matches!(self.effects[**at], Effect::StatePut { .. })).map(|(key, _)| key.as_slice())
+    }
+
+    /// Whether this run deleted a key.
+    pub(crate) fn deleted(&self, key: &[u8]) -> bool {
+        self.written.get(key).is_some_and(|at| matches!(self.effects[*at], Effect::StateDelete { .. }))
     }
 
     /// `state_put`.

@@ -11,9 +11,10 @@ use crate::host::{Host, Stop};
 use crate::trap::TrapKind;
 
 /// Every import: its name, how many i32 it takes, and whether it answers one.
-pub(crate) const IMPORTS: [(&str, usize, bool); 11] = [
+pub(crate) const IMPORTS: [(&str, usize, bool); 12] = [
     ("config_get", 4, true),
     ("state_get", 4, true),
+    ("state_next", 6, true),
     ("random_fill", 2, false),
     ("state_put", 4, false),
     ("state_delete", 2, false),
@@ -36,6 +37,14 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
         .func_wrap(NAMESPACE, "state_get", |mut env: Env<'_>, key: u32, key_len: u32, out: u32, out_cap: u32| {
             state_get(&mut env, (key, key_len), (out, out_cap)).map_err(Error::host)
         })?
+        .func_wrap(
+            NAMESPACE,
+            "state_next",
+            |mut env: Env<'_>, prefix: u32, prefix_len: u32, after: u32, after_len: u32, out: u32, out_cap: u32| {
+                let params = [("prefix", prefix, prefix_len), ("after", after, after_len), ("out", out, out_cap)];
+                state_next(&mut env, params).map_err(Error::host)
+            },
+        )?
         .func_wrap(NAMESPACE, "random_fill", |mut env: Env<'_>, out: u32, out_len: u32| {
             with(&mut env, "random_fill", [("out", out, out_len)], |host, memory, [out]| {
                 host.random.fill(&mut memory[out]);
@@ -131,7 +140,19 @@ fn state_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32,
     Ok(answer)
 }
 
-/// Answers the `state_get` that waits, with what the store said.
+/// Always a question to the store.
+fn state_next(env: &mut Env<'_>, params: [(&str, u32, u32); 3]) -> Result<i32, Stop> {
+    let (memory, [prefix, after, out]) = ranges(env, "state_next", params)?;
+    charge(&mut *env, PER_CALL + units(prefix.len() + after.len()))?;
+    let (bytes, host) = memory.data_and_store_mut(&mut *env);
+    let asked = host.state_next(&bytes[prefix], &bytes[after], out);
+    if matches!(asked, Err(Stop::ReadState)) {
+        charge(env, PER_STATE_READ)?;
+    }
+    asked.map(|()| ABSENT)
+}
+
+/// Answers the read of the state that waits, with what the store said.
 pub(crate) fn answer_state(store: &mut Store<Host>, value: Option<&[u8]>) -> Result<i32, Stop> {
     let (Some(read), Some(memory)) = (store.data_mut().read.take(), store.data().memory) else {
         return Err(Stop::Trap(TrapKind::EngineFault, "no read of the state is waiting".to_owned()));

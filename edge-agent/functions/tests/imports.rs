@@ -161,11 +161,20 @@ fn a_store_that_fails_abandons_the_run() {
         fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
             Err(ReadError("disk on fire".into()))
         }
+
+        fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+            Err(ReadError("disk on fire".into()))
+        }
     }
-    let body = "(drop (call $state_get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))";
-    let run = load(&guest(body)).run(&event(), &mut Broken, 0);
-    let Outcome::Abandoned(error) = run.outcome else { panic!("{run:?}") };
-    assert_eq!(error.to_string(), "the state could not be read: disk on fire");
+    let zeros = |count| "(i32.const 0)".repeat(count);
+    for body in [
+        format!("(drop (call $state_get (i32.const 0) (i32.const 1) {}))", zeros(2)),
+        format!("(drop (call $state_next {}))", zeros(6)),
+    ] {
+        let run = load(&guest(&body)).run(&event(), &mut Broken, 0);
+        let Outcome::Abandoned(error) = run.outcome else { panic!("{run:?}") };
+        assert_eq!(error.to_string(), "the state could not be read: disk on fire");
+    }
 }
 
 #[test]
@@ -331,4 +340,42 @@ fn an_answer_has_a_status_and_header_fields_that_can_be_sent() {
     }
     let smuggled = [data(0, b"\x01\0\0\0\x02\0\0\0x\r\n"), data(40, b"body")].concat();
     assert!(trap_of(&smuggled, &respond(200, 11)).message.contains("is no header field"));
+}
+
+/// Which keys a function finds that walks through its state: what is in the store, after what it wrote itself.
+fn walk(prefix: &str, stored: &[&str], put: &[&str], delete: &[&str]) -> Vec<String> {
+    // Names of one byte each; every key that is found is emitted from 200, where it then is what to go on after.
+    let mut body = String::new();
+    let mut fields = data(0, b"alerts") + &data(100, prefix.as_bytes());
+    for (slot, (key, put)) in put.iter().map(|key| (key, true)).chain(delete.iter().map(|key| (key, false))).enumerate()
+    {
+        let at = 300 + slot * 8;
+        fields += &data(at as u32, key.as_bytes());
+        let (call, rest) = if put { ("state_put", "(i32.const 0) (i32.const 0)") } else { ("state_delete", "") };
+        body += &format!("(call ${call} (i32.const {at}) (i32.const {}) {rest})", key.len());
+    }
+    let prefix_len = prefix.len();
+    body += &format!(
+        "(block $end (loop $next
+            (global.set $n (call $state_next (i32.const 100) (i32.const {prefix_len})
+                (i32.const 200) (global.get $n) (i32.const 200) (i32.const 8)))
+            (br_if $end (i32.lt_s (global.get $n) (i32.const 0)))
+            (call $emit (i32.const 0) (i32.const 6) (i32.const 200) (global.get $n) (i32.const 0))
+            (br $next)))"
+    );
+    let function = load(&guest_with(&(fields + "(global $n (mut i32) (i32.const 0))"), &body));
+    let values = stored.iter().map(|key| (key.as_bytes().to_vec(), Arc::from(*b"v"))).collect();
+    let mut state = State { values, asked: 0 };
+    let done = effects(function.run(&event(), &mut state, 0));
+    let keys = done.iter().filter(|effect| matches!(effect, Effect::Emit { .. }));
+    keys.map(|effect| String::from_utf8(body_of(effect).to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn the_keys_of_the_state_come_in_order_with_what_the_run_wrote() {
+    assert_eq!(walk("a", &["a", "ab", "b", "0"], &[], &[]), ["a", "ab"]);
+    assert_eq!(walk("", &["b", "a"], &["c", "aa"], &[]), ["a", "aa", "b", "c"]);
+    assert_eq!(walk("a", &["a1", "a2", "a3"], &["a2", "a4"], &["a1", "a3"]), ["a2", "a4"]);
+    assert_eq!(walk("a", &["a1"], &[], &["a1"]), [""; 0]);
+    assert_eq!(walk("x", &[], &[], &[]), [""; 0]);
 }

@@ -193,4 +193,21 @@ impl Reads for LaneReads<'_> {
         self.memory.set_state(key, value.clone());
         Ok(value)
     }
+
+    // What the lane knows is newer than what the store has.
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut after = after.to_vec();
+        loop {
+            let stored = self
+                .reader
+                .next_key(self.function, self.partition, prefix, &after)
+                .map_err(|error| ReadError(error.into()))?;
+            match (self.memory.next_key(prefix, &after), stored) {
+                (None, stored) => return Ok(stored),
+                (Some((known, _)), Some(stored)) if stored.as_slice() < known => return Ok(Some(stored)),
+                (Some((known, true)), _) => return Ok(Some(known.to_vec())),
+                (Some((known, false)), _) => after = known.to_vec(),
+            }
+        }
+    }
 }

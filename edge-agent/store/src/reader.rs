@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use agent_core::pace::Metered;
-use rusqlite::{Connection, Params};
+use rusqlite::{Connection, OptionalExtension, Params};
 use sync_protocol::records::MAX_RANGE_BYTES;
 
 use crate::boots::Boot;
@@ -67,6 +67,34 @@ impl Reader {
                 })
             })
             .map_err(self.failed("read state from"))
+    }
+
+    /// The first key of a function's state that begins with `prefix` and comes after `after`, bytewise.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn next_key(
+        &mut self,
+        function: FunctionId,
+        partition: &str,
+        prefix: &[u8],
+        after: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || -> Result<Option<Vec<u8>>, Cause> {
+            // A key that is the prefix itself is the first of them.
+            let sql = if after < prefix {
+                "SELECT key FROM state WHERE function = ?1 AND partition = ?2 AND key >= ?3 ORDER BY key LIMIT 1"
+            } else {
+                "SELECT key FROM state WHERE function = ?1 AND partition = ?2 AND key > ?3 ORDER BY key LIMIT 1"
+            };
+            let found: Option<Vec<u8>> = self
+                .connection
+                .prepare_cached(sql)?
+                .query_row((function.0, partition, after.max(prefix)), |row| row.get(0))
+                .optional()?;
+            Ok(found.filter(|key| key.starts_with(prefix)))
+        };
+        read().map_err(self.failed("look for a key of the state in"))
     }
 
     /// The bytes of [`agent_core::dedup::Seen`] for a source; `None` if it was never heard.

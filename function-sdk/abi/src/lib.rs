@@ -17,6 +17,7 @@
 //! |---|---|---|
 //! | `config_get` | `(key, key_len, out, out_cap) -> i32` | reads a configuration value (UTF-8) |
 //! | `state_get` | `(key, key_len, out, out_cap) -> i32` | reads a value of this function's state, earlier writes of this run included |
+//! | `state_next` | `(prefix, prefix_len, after, after_len, out, out_cap) -> i32` | the first key of this function's state that begins with `prefix` and comes after `after` (bytewise; an empty one: from the beginning), writes of this run included |
 //! | `random_fill` | `(out, out_len)` | fills memory from a generator whose seed the host keeps, so that a run can be replayed |
 //! | `state_put` | `(key, key_len, value, value_len)` | effect: stores a value |
 //! | `state_delete` | `(key, key_len)` | effect: removes a value; absent is no error |
@@ -27,7 +28,7 @@
 //! | `log` | `(level, text, text_len)` | a log line; `level` is a [`LogLevel`] |
 //! | `fail` | `(text, text_len)` | ends the run as failed with this message; does not return |
 //!
-//! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `state_get`) answers the length of
+//! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `state_get`, `state_next`) answers the length of
 //! the value, and writes it to `out` only if it fits in `out_cap`; the guest then comes again with more room. An absent
 //! value answers [`ABSENT`]. Keys are not empty. `random_fill` is for jitter and sampling: whoever knows the seed knows the
 //! numbers, so never make keys of them. **No import blocks.** Effects take place together after `edge_handle` returned 0, in one

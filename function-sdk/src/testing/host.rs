@@ -65,6 +65,11 @@ impl Host {
         self.state.get(key).cloned()
     }
 
+    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8]) -> Option<Vec<u8>> {
+        let mut keys = self.state.keys().filter(|key| key.as_slice() > after || after < prefix);
+        keys.find(|key| key.starts_with(prefix)).cloned()
+    }
+
     pub(crate) fn random_fill(&mut self, out: &mut [u8]) {
         for byte in out {
             // Xorshift (Marsaglia, 2003): the same numbers in every test run.

@@ -14,6 +14,7 @@ use function_abi::EventKind;
 pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "config_get" (func $config_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "state_next" (func $state_next (param i32 i32 i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "random_fill" (func $random_fill (param i32 i32)))
     (import "edge_v1" "state_put" (func $state_put (param i32 i32 i32 i32)))
     (import "edge_v1" "state_delete" (func $state_delete (param i32 i32)))
@@ -100,6 +101,12 @@ impl Reads for State {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
         self.asked += 1;
         Ok(self.values.get(key).cloned())
+    }
+
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.asked += 1;
+        let mut keys = self.values.keys().filter(|key| key.as_slice() > after || after < prefix);
+        Ok(keys.find(|key| key.starts_with(prefix)).cloned())
     }
 }
 
