@@ -1,0 +1,265 @@
+//! One event, one line: how events are written in fixtures and recordings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agent_core::{Event, Identity, topic};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use function_abi::EventKind;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::bytes;
+use crate::time;
+
+/// When the first event arrives where nothing else is said, as in tests with the SDK: 2023-11-14T22:13:20Z.
+pub(crate) const FIRST_TIME_US: u64 = 1_700_000_000_000_000;
+
+/// How much later each next event arrives.
+const STEP_US: u64 = 1_000_000;
+
+/// A line. Everything but the topic has a default. What only `mosquitto_sub -F %j` writes is passed over.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(default)]
+    kind: Kind,
+    topic: String,
+    device: Option<String>,
+    #[serde(borrow)]
+    json: Option<&'a RawValue>,
+    text: Option<String>,
+    hex: Option<String>,
+    base64: Option<String>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(alias = "tst")]
+    time: Option<String>,
+    time_us: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
+    identity: Option<Option<Numbers>>,
+    #[serde(rename = "qos")]
+    _qos: Option<IgnoredAny>,
+    #[serde(rename = "retain")]
+    _retain: Option<IgnoredAny>,
+    #[serde(rename = "mid")]
+    _mid: Option<IgnoredAny>,
+    #[serde(rename = "payloadlen")]
+    _payloadlen: Option<IgnoredAny>,
+    #[serde(rename = "properties")]
+    _properties: Option<IgnoredAny>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    #[default]
+    Mqtt,
+}
+
+/// An identity, but for whose it is: that is the device.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Numbers {
+    #[serde(default = "first_boot")]
+    boot: u64,
+    sequence: u64,
+}
+
+const fn first_boot() -> u64 {
+    1
+}
+
+/// Tells `null` from nothing at all.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Gives events what their lines leave out.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbering {
+    /// The level of the topic that names the device, from 1; none: the whole topic does, as with an outside broker.
+    pub(crate) device_level: Option<usize>,
+    /// When the next event arrives.
+    pub(crate) time_us: u64,
+    sequences: BTreeMap<Arc<str>, u64>,
+}
+
+impl Numbering {
+    pub(crate) fn new(device_level: Option<usize>, time_us: u64) -> Self {
+        Self { device_level, time_us, sequences: BTreeMap::new() }
+    }
+
+    /// Who sends on this topic, where nobody says so.
+    pub(crate) fn device(&self, topic: &str) -> Arc<str> {
+        let level = self.device_level.and_then(|level| topic.split('/').nth(level - 1));
+        level.unwrap_or(topic).into()
+    }
+
+    /// Reads a line; the error says what is wrong with it, and where.
+    pub(crate) fn read(&mut self, line: &str) -> Result<Event, String> {
+        let line: Line<'_> = serde_json::from_str(line).map_err(|error| explain(&error))?;
+        topic::check_topic(&line.topic).map_err(|error| error.to_string())?;
+        let payload = line.payload()?;
+        let time_us = match (&line.time, line.time_us) {
+            (Some(_), Some(_)) => return Err("it has \"time\" and \"time_us\"; give one of them".to_owned()),
+            (Some(text), None) => time::parse_instant(text)
+                .ok_or_else(|| format!("its time is {text:?}; write 2026-11-03T10:00:00Z, or \"time_us\""))?,
+            (None, Some(us)) => us,
+            (None, None) => self.time_us,
+        };
+        self.time_us = time_us.saturating_add(STEP_US);
+        let device = line.device.map_or_else(|| self.device(&line.topic), Arc::from);
+        let identity = match line.identity {
+            Some(Some(Numbers { sequence: 0, .. })) => {
+                return Err("its sequence is 0; sequences count from 1, and null is no identity".to_owned());
+            }
+            Some(numbers) => numbers,
+            None => {
+                Some(Numbers { boot: first_boot(), sequence: self.sequences.get(&device).map_or(1, |last| last + 1) })
+            }
+        };
+        if let Some(Numbers { sequence, .. }) = identity {
+            let last = self.sequences.entry(device.clone()).or_default();
+            *last = sequence.max(*last);
+        }
+        Ok(Event {
+            kind: match line.kind {
+                Kind::Mqtt => EventKind::Mqtt,
+            },
+            identity: identity.map(|Numbers { boot, sequence }| Identity { source: device.clone(), boot, sequence }),
+            device,
+            topic: line.topic.into(),
+            payload: payload.into(),
+            time_us,
+        })
+    }
+}
+
+impl Line<'_> {
+    fn payload(&self) -> Result<Vec<u8>, String> {
+        let mut found = Vec::new();
+        if let Some(json) = self.json {
+            found.push(Ok(json.get().as_bytes().to_vec()));
+        }
+        if let Some(text) = &self.text {
+            found.push(Ok(text.as_bytes().to_vec()));
+        }
+        if let Some(digits) = &self.hex {
+            found.push(hex::decode(digits).map_err(|error| format!("its \"hex\" is none: {error}")));
+        }
+        if let Some(text) = &self.base64 {
+            found.push(STANDARD.decode(text).map_err(|error| format!("its \"base64\" is none: {error}")));
+        }
+        // As mosquitto_sub writes it: a text is the payload itself (%j), all else is its JSON (%J).
+        if let Some(value) = self.payload {
+            let text = serde_json::from_str::<String>(value.get());
+            found.push(Ok(text.map_or_else(|_| value.get().as_bytes().to_vec(), String::into_bytes)));
+        }
+        match found.len() {
+            0 => Ok(Vec::new()),
+            1 => found.remove(0),
+            _ => Err("it has more than one payload; give one of \"json\", \"text\", \"hex\", \"base64\"".to_owned()),
+        }
+    }
+}
+
+/// The parser's words, without the line, which is always the first one here.
+pub(crate) fn explain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    format!("column {}: {text}", error.column())
+}
+
+/// An event as a line: what is shown of it, and what a recording has.
+#[derive(Serialize)]
+pub(crate) struct Incoming<'a> {
+    device: &'a str,
+    topic: &'a str,
+    #[serde(flatten)]
+    payload: bytes::Readable<'a>,
+    time_us: u64,
+    identity: Option<Numbers>,
+}
+
+impl<'a> Incoming<'a> {
+    pub(crate) fn of(event: &'a Event) -> Self {
+        let identity = event.identity.as_ref();
+        Self {
+            device: &event.device,
+            topic: &event.topic,
+            payload: bytes::json(&event.payload),
+            time_us: event.time_us,
+            identity: identity.map(|of| Numbers { boot: of.boot, sequence: of.sequence }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Event, String> {
+        Numbering::new(Some(2), FIRST_TIME_US).read(line)
+    }
+
+    #[test]
+    fn everything_but_the_topic_has_a_default() {
+        let mut numbering = Numbering::new(Some(2), FIRST_TIME_US);
+        let first = numbering.read(r#"{"topic":"sensors/s1/t","json":{"a": 1.0}}"#).unwrap();
+        assert_eq!((&*first.device, &*first.payload, first.time_us), ("s1", &br#"{"a": 1.0}"#[..], FIRST_TIME_US));
+        let identity = |event: &Event| event.identity.as_ref().map(|identity| (identity.boot, identity.sequence));
+        assert_eq!(identity(&first), Some((1, 1)));
+        let second = numbering.read(r#"{"topic":"sensors/s1/t","text":"x","time":"2026-11-03T10:00:00Z"}"#).unwrap();
+        assert_eq!((identity(&second), second.time_us), (Some((1, 2)), 1_793_700_000_000_000));
+        let third = numbering.read(r#"{"topic":"a","device":"s1","hex":"ff","identity":{"sequence":9}}"#).unwrap();
+        assert_eq!((identity(&third), third.time_us), (Some((1, 9)), 1_793_700_001_000_000));
+        assert_eq!(&*third.payload, b"\xff");
+        let fourth = numbering.read(r#"{"topic":"a","device":"s1","base64":"AQ==","identity":null}"#).unwrap();
+        assert_eq!((identity(&fourth), &*fourth.payload), (None, &b"\x01"[..]));
+        assert_eq!(identity(&numbering.read(r#"{"topic":"a","device":"s1"}"#).unwrap()), Some((1, 10)));
+        assert_eq!(&*numbering.read(r#"{"topic":"a"}"#).unwrap().device, "a", "no second level");
+    }
+
+    #[test]
+    fn a_recording_of_mosquitto_is_a_fixture() {
+        let text = r#"{"tst":"2026-11-03T11:00:00.250000+0100","topic":"a/b","qos":1,"retain":0,"mid":7,"payloadlen":2,"payload":"{}"}"#;
+        let event = read(text).unwrap();
+        assert_eq!((&*event.payload, event.time_us), (&b"{}"[..], 1_793_700_000_250_000));
+        let json = r#"{"tst":"2026-11-03T10:00:00Z","topic":"a/b","payload":{"c": [1]}}"#;
+        assert_eq!(&*read(json).unwrap().payload, br#"{"c": [1]}"#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, why) in [
+            ("{", "column 1: EOF"),
+            ("{}", "missing field `topic`"),
+            (r#"{"topc":"a"}"#, "unknown field `topc`"),
+            (r#"{"topic":"a/+"}"#, "wildcard"),
+            (r#"{"topic":"a","json":1,"text":"x"}"#, "more than one payload"),
+            (r#"{"topic":"a","hex":"0"}"#, "\"hex\" is none"),
+            (r#"{"topic":"a","time":"now"}"#, "its time is \"now\""),
+            (r#"{"topic":"a","identity":{"sequence":0}}"#, "its sequence is 0"),
+            (r#"{"topic":"a","kind":"http"}"#, "unknown variant `http`"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.contains(why), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_event_survives_its_line() {
+        for line in [
+            r#"{"topic":"a/b","json":{"a": 1},"identity":{"boot":3,"sequence":4}}"#,
+            r#"{"topic":"a/b","text":"two\nlines","identity":null,"time_us":5}"#,
+            r#"{"topic":"a/b","hex":"00ff","device":"x"}"#,
+        ] {
+            let event = read(line).unwrap();
+            let written = serde_json::to_string(&Incoming::of(&event)).unwrap();
+            assert_eq!(read(&written), Ok(event), "{written}");
+        }
+    }
+}
