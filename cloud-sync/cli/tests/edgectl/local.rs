@@ -112,6 +112,24 @@ fn a_snapshot_is_missing_until_it_is_approved() {
 }
 
 #[test]
+fn every_example_was_approved() {
+    // What it makes is compared by `cargo xtask functions`, which has compiled it.
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../function-examples");
+    for folder in fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()) {
+        if !folder.join("function.toml").is_file() {
+            continue;
+        }
+        let files =
+            fs::read_dir(folder.join("fixtures")).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let names: Vec<String> = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let events: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".events.jsonl")).collect();
+        let snapshots: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".effects.snap")).collect();
+        assert!(!events.is_empty() && events.len() + snapshots.len() == names.len(), "{names:?}");
+        assert!(events.iter().all(|name| snapshots.contains(name)) && events.len() == snapshots.len(), "{names:?}");
+    }
+}
+
+#[test]
 fn a_module_that_no_gateway_would_load_is_shown_all_the_same() {
     let dir = world();
     let wasi =
