@@ -308,7 +308,7 @@ fn a_broker_that_is_not_there_is_named() {
 }
 
 #[test]
-fn every_command_can_be_completed() {
+fn every_command_can_be_completed_and_says_how_it_ends() {
     let dir = tempfile::tempdir().unwrap();
     for (shell, sign) in [("bash", "_edgectl()"), ("zsh", "#compdef edgectl"), ("fish", "complete -c edgectl")] {
         let script = run(dir.path(), &["completions", shell]);
@@ -318,4 +318,10 @@ fn every_command_can_be_completed() {
         }
     }
     assert_eq!(run(dir.path(), &["completions", "cmd"]).status, 2);
+    let help = run(dir.path(), &["--help"]).stdout;
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/functions.md")).unwrap();
+    for line in help.split_once("Exit status:").unwrap().1.trim().lines() {
+        let (status, meaning) = line.trim().split_once("  ").unwrap();
+        assert!(page.contains(&format!("| {status} | {meaning} |")), "docs/functions.md does not say: {line}");
+    }
 }
