@@ -28,7 +28,10 @@ const PROFILE: [&str; 6] = [
 pub(crate) fn build(out: &Out, build: &Build) -> Result<(), Failure> {
     let package = match (&build.wasm, &build.manifest, &build.dir) {
         (Some(wasm), Some(manifest), _) => pack(wasm, &read_manifest(manifest)?)?,
-        (_, _, dir) => folder(dir.as_deref().unwrap_or(Path::new(".")), build.install_target)?,
+        (_, _, dir) => {
+            let how = Building { install_target: build.install_target, quiet: false };
+            folder(dir.as_deref().unwrap_or(Path::new(".")), how)?
+        }
     };
     let path = build.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.wasm", package.manifest().name)));
     fs::write(&path, package.bytes()).map_err(Failure::file("cannot write", &path))?;
@@ -36,13 +39,22 @@ pub(crate) fn build(out: &Out, build: &Build) -> Result<(), Failure> {
     out.value(&built, || built.text())
 }
 
+/// How a folder is built.
+#[derive(Clone, Copy)]
+pub(crate) struct Building {
+    /// Installs the Wasm target if it is missing.
+    pub(crate) install_target: bool,
+    /// Says nothing but what is wrong.
+    pub(crate) quiet: bool,
+}
+
 /// Builds the function in a folder.
-pub(crate) fn folder(dir: &Path, install_target: bool) -> Result<Package, Failure> {
+pub(crate) fn folder(dir: &Path, how: Building) -> Result<Package, Failure> {
     // Checked before minutes are spent on compiling.
     let text = read_manifest(&dir.join("function.toml"))?;
     let dir = dir.canonicalize().map_err(Failure::file("cannot enter", dir))?;
-    find_target(&dir, install_target)?;
-    pack(&compile(&dir)?, &text)
+    find_target(&dir, how.install_target)?;
+    pack(&compile(&dir, how.quiet)?, &text)
 }
 
 /// The text of a manifest without mistakes.
@@ -82,11 +94,14 @@ fn find_target(dir: &Path, install: bool) -> Result<(), Failure> {
 ///
 /// `cargo rustc` hands the stack's size to the last step only: whatever flags the user or his configuration has set stay
 /// as they are, and a library need not say in its manifest that it is a `cdylib`.
-fn compile(dir: &Path) -> Result<PathBuf, Failure> {
+fn compile(dir: &Path, quiet: bool) -> Result<PathBuf, Failure> {
     let cargo = program("CARGO", "cargo");
     let mut command = Command::new(&cargo);
     command.args(["rustc", "--lib", "--crate-type", "cdylib", "--release", "--target", TARGET]);
     command.arg("--message-format=json-render-diagnostics");
+    if quiet {
+        command.arg("--quiet");
+    }
     for setting in PROFILE {
         command.args(["--config", setting]);
     }

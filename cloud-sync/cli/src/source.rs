@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use function_package::Package;
 
-use crate::compile;
+use crate::compile::{self, Building};
 use crate::failure::Failure;
 use crate::files;
 
@@ -21,7 +21,8 @@ impl Source {
 
     /// The function, built if it is a folder.
     pub(crate) fn package(&self) -> Result<Package, Failure> {
-        if self.path.is_dir() { compile::folder(&self.path, self.install_target) } else { files::open(&self.path) }
+        let how = Building { install_target: self.install_target, quiet: false };
+        if self.path.is_dir() { compile::folder(&self.path, how) } else { files::open(&self.path) }
     }
 
     /// The folder, if it is one.

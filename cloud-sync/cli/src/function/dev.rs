@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FIXTURES, test};
 use crate::args::Dev;
-use crate::compile;
+use crate::compile::{self, Building};
 use crate::failure::Failure;
 use crate::local::Fixture;
 use crate::out::{self, Out, Paint, plain};
@@ -42,10 +42,13 @@ pub(crate) async fn dev(out: &Out, dev: &Dev) -> Result<(), Failure> {
     let manifest = dev.dir.join("function.toml");
     fs::metadata(&manifest).map_err(Failure::file("cannot watch a folder without", manifest))?;
     out::note(&format!("edgectl: watching {}; Ctrl-C ends", dev.dir.display()));
+    // The first time dependencies are compiled, which takes long enough to want to be watched.
+    let mut how = Building { install_target: dev.install_target, quiet: false };
     loop {
         // Looked at before, so that what changes meanwhile starts the next round.
         let files = look(&dev.dir)?;
-        round(out, dev)?;
+        round(out, dev, how)?;
+        how.quiet = true;
         loop {
             tokio::select! {
                 biased;
@@ -59,9 +62,9 @@ pub(crate) async fn dev(out: &Out, dev: &Dev) -> Result<(), Failure> {
     }
 }
 
-fn round(out: &Out, dev: &Dev) -> Result<(), Failure> {
+fn round(out: &Out, dev: &Dev, how: Building) -> Result<(), Failure> {
     let began = Instant::now();
-    let tested = compile::folder(&dev.dir, dev.install_target)
+    let tested = compile::folder(&dev.dir, how)
         .and_then(|package| test::check(&package, &Fixture::find(&dev.dir.join(FIXTURES))?, &dev.config, false));
     let took = began.elapsed();
     let (fixtures, error) = match &tested {
