@@ -159,7 +159,7 @@ fn show(out: &Out, inspected: &Inspected<'_>, load_ms: f64) -> String {
     let Inspected { built, limits, module, .. } = inspected;
     let mut rows = Vec::new();
     if let Some(description) = inspected.description {
-        rows.push(("about", description.to_owned()));
+        rows.push(("about", plain(description)));
     }
     rows.push(("runs on", list(inspected.triggers.clone())));
     rows.push(("order", format!("by {}: what runs in order and shares state", inspected.partition)));

@@ -123,6 +123,12 @@ struct Record {
     file: File,
 }
 
+#[derive(Serialize)]
+struct Header {
+    fixture: u32,
+    about: String,
+}
+
 impl Record {
     fn new(path: &Path, from: &str) -> Result<Self, Failure> {
         let file =
@@ -131,7 +137,7 @@ impl Record {
                 _ => Failure::File { action: "cannot write", path: path.to_owned(), source },
             })?;
         let mut record = Self { path: path.to_owned(), file };
-        record.line(&serde_json::json!({ "fixture": 1, "about": format!("recorded from {from}") }))?;
+        record.line(&Header { fixture: 1, about: format!("recorded from {from}") })?;
         Ok(record)
     }
 

@@ -11,7 +11,7 @@ use super::{fixtures, snapshot};
 use crate::args::Test;
 use crate::failure::Failure;
 use crate::local::Fixture;
-use crate::out::{Out, Paint};
+use crate::out::{Out, Paint, plain};
 use crate::source::Source;
 
 /// How a fixture fared.
@@ -132,7 +132,7 @@ pub(super) fn show(out: &Out, tested: &[Tested]) -> String {
                 Some(b'@') => Paint::Dim,
                 _ => Paint::Plain,
             };
-            text.push_str(&format!("{}\n", out.paint(paint, line)));
+            text.push_str(&format!("{}\n", out.paint(paint, plain(line))));
         }
     }
     text.truncate(text.trim_end().len());

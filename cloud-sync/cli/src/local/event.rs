@@ -117,9 +117,10 @@ impl Numbering {
                 return Err("its sequence is 0; sequences count from 1, and null is no identity".to_owned());
             }
             Some(numbers) => numbers,
-            None => {
-                Some(Numbers { boot: first_boot(), sequence: self.sequences.get(&device).map_or(1, |last| last + 1) })
-            }
+            None => Some(Numbers {
+                boot: first_boot(),
+                sequence: self.sequences.get(&device).map_or(1, |last| last.saturating_add(1)),
+            }),
         };
         if let Some(Numbers { sequence, .. }) = identity {
             let last = self.sequences.entry(device.clone()).or_default();
@@ -199,6 +200,9 @@ impl<'a> Incoming<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(line: &str) -> Result<Event, String> {
@@ -233,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_comes_after_the_last_number() {
+        let mut numbering = Numbering::new(None, u64::MAX);
+        let last = format!(r#"{{"topic":"a","identity":{{"sequence":{}}}}}"#, u64::MAX);
+        for line in [last.as_str(), r#"{"topic":"a"}"#] {
+            let event = numbering.read(line).unwrap();
+            assert_eq!((event.identity.map(|of| of.sequence), event.time_us), (Some(u64::MAX), u64::MAX));
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, why) in [
             ("{", "column 1: EOF"),
@@ -250,16 +264,34 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_event_survives_its_line() {
-        for line in [
-            r#"{"topic":"a/b","json":{"a": 1},"identity":{"boot":3,"sequence":4}}"#,
-            r#"{"topic":"a/b","text":"two\nlines","identity":null,"time_us":5}"#,
-            r#"{"topic":"a/b","hex":"00ff","device":"x"}"#,
-        ] {
-            let event = read(line).unwrap();
+    fn any_event() -> impl Strategy<Value = Event> {
+        let json = r#"\{"[a-z]": (1\.0|"ä\\\\n"|\[ \])\}"#.prop_map(String::into_bytes);
+        let payload = prop_oneof![json, "\\PC{0,9}|a\nb".prop_map(String::into_bytes), vec(any::<u8>(), 0..40)];
+        let identity = proptest::option::of((any::<u64>(), 1..=u64::MAX));
+        ("[^+#\0]{1,20}", "\\PC{0,20}", payload, identity, any::<u64>()).prop_map(
+            |(topic, device, payload, identity, time_us)| Event {
+                kind: EventKind::Mqtt,
+                identity: identity.map(|(boot, sequence)| Identity { source: device.as_str().into(), boot, sequence }),
+                device: device.into(),
+                topic: topic.into(),
+                payload: payload.into(),
+                time_us,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_survives_its_line(event in any_event()) {
             let written = serde_json::to_string(&Incoming::of(&event)).unwrap();
-            assert_eq!(read(&written), Ok(event), "{written}");
+            prop_assert!(!written.contains('\n'), "{}", written);
+            prop_assert_eq!(read(&written), Ok(event), "{}", written);
+        }
+
+        #[test]
+        fn hostile_lines_never_panic(line in "[\\{\\}\":,a-z0-9é. -]{0,60}", time in "[0-9TZ:+.é-]{0,30}") {
+            let _ = read(&line);
+            let _ = read(&format!(r#"{{"topic":"a","time":"{time}"}}"#));
         }
     }
 }
