@@ -59,6 +59,18 @@ pub enum InstallError {
         /// What came.
         found: Digest,
     },
+    /// Another function has what only one can have.
+    #[error(
+        "function {function}: {what}, which the function {other} does on this gateway; change one of the two, or take it out"
+    )]
+    Taken {
+        /// The function.
+        function: String,
+        /// The other one.
+        other: String,
+        /// What it is.
+        what: String,
+    },
     /// The gateway has a function of this name already, and not by a deployment.
     #[error(
         "function {function}: this gateway has it in its own configuration; remove it there, or deploy under another name"
@@ -105,6 +117,7 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
     let filter = |text: &String| {
         Filter::new(text).map_err(|source| InstallError::Filter { function: manifest.name.clone(), source })
     };
+    let (triggers, retry) = (manifest.triggers.clone(), manifest.retry);
     let filters = manifest
         .triggers
         .iter()
@@ -118,6 +131,32 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
         digest: package.digest(),
         version: manifest.version.to_string(),
         filters,
+        triggers,
+        retry,
         partition: manifest.partition,
     })
+}
+
+/// Checks that no other function does what only one can do: read a queue, answer a request.
+///
+/// # Errors
+/// Names what it is, and the other function.
+pub fn check_beside<'a>(version: &Version, others: impl Iterator<Item = &'a Version>) -> Result<(), InstallError> {
+    let name = version.function.name();
+    for other in others.filter(|other| other.function.name() != name) {
+        for (one, another) in version.triggers.iter().flat_map(|one| other.triggers.iter().map(move |two| (one, two))) {
+            let what = match (one, another) {
+                (Trigger::Queue { queue }, Trigger::Queue { queue: taken }) if queue == taken => {
+                    format!("it reads the queue {queue:?}")
+                }
+                (Trigger::Http { route, .. }, Trigger::Http { route: taken, .. }) if route.overlaps(taken) => {
+                    format!("it answers \"{route}\", hence requests that fit \"{taken}\"")
+                }
+                _ => continue,
+            };
+            let (function, other) = (name.to_owned(), other.function.name().to_owned());
+            return Err(InstallError::Taken { function, other, what });
+        }
+    }
+    Ok(())
 }

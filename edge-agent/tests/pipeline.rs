@@ -69,13 +69,14 @@ impl Running {
         let (acknowledged, seen) = mpsc::channel();
         let event = Event {
             kind: EventKind::Mqtt,
+            attributes: Vec::new(),
             device: "d".into(),
             topic: "a/b".into(),
             payload: payload.into(),
             identity: Some(Identity { source: "d".into(), boot: 1, sequence }),
             time_us: 0,
         };
-        let acknowledge = Box::new(move || acknowledged.send(()).unwrap());
+        let acknowledge = Box::new(move |_| acknowledged.send(()).unwrap());
         self.runtime.block_on(self.pipeline.submit(event, acknowledge));
         seen
     }
@@ -254,6 +255,7 @@ fn events_of_one_device_stay_in_order_whatever_they_share_a_commit_with() {
     for sequence in 1..=100u64 {
         let event = Event {
             kind: EventKind::Mqtt,
+            attributes: Vec::new(),
             device: "d".into(),
             topic: "a/b".into(),
             payload: sequence.to_string().into_bytes().into(),
@@ -261,7 +263,7 @@ fn events_of_one_device_stay_in_order_whatever_they_share_a_commit_with() {
             time_us: 0,
         };
         let (order, done) = (order.clone(), done.clone());
-        let acknowledge = Box::new(move || {
+        let acknowledge = Box::new(move |_| {
             order.lock().unwrap().push(sequence);
             done.send(()).unwrap();
         });

@@ -1,6 +1,7 @@
 //! What a handler reads besides its event, and what it wants done.
 
 use std::str::{self, FromStr};
+use std::time::Duration;
 
 use function_abi::{LogLevel, Priority, PublishFlags};
 use serde::Serialize;
@@ -135,6 +136,43 @@ impl<'e> Context<'e> {
             return Err(Error::new(format_args!("QoS {} for {topic:?}; allowed are 0, 1 and 2", flags.qos)));
         }
         self.host.publish(topic, &payload.to_bytes()?, flags);
+        Ok(())
+    }
+
+    /// Effect: a message to the function that reads this queue.
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn enqueue(&mut self, queue: &str, body: &(impl ToBytes + ?Sized)) -> Result {
+        self.enqueue_after(Duration::ZERO, queue, body)
+    }
+
+    /// Effect: the same, not before some time has passed: to the millisecond, and 49 days at most.
+    ///
+    /// # Errors
+    /// The body cannot be encoded, or the delay is longer.
+    pub fn enqueue_after(&mut self, delay: Duration, queue: &str, body: &(impl ToBytes + ?Sized)) -> Result {
+        let delay_ms = u32::try_from(delay.as_millis()).map_err(|_| {
+            Error::new(format_args!("a delay of {delay:?} for the queue {queue:?}; allowed are 49 days"))
+        })?;
+        self.host.enqueue(queue, &body.to_bytes()?, delay_ms);
+        Ok(())
+    }
+
+    /// Effect: the answer to the HTTP request that the event is. Without one it is answered with 204 (no content).
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn respond(&mut self, status: u16, body: &(impl ToBytes + ?Sized)) -> Result {
+        self.respond_with(status, &[], body)
+    }
+
+    /// Effect: the same, with header fields.
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn respond_with(&mut self, status: u16, headers: &[(&str, &str)], body: &(impl ToBytes + ?Sized)) -> Result {
+        self.host.respond(status, headers, &body.to_bytes()?);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ pub use context::{Context, Random};
 pub use error::{Error, Result};
 pub use event::{Event, FromEvent, Identity};
 pub use fields::Fields;
-pub use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
+pub use function_abi::{Attributes, EventKind, LogLevel, Priority, PublishFlags};
 pub use function_macros::function;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]

@@ -19,7 +19,7 @@ struct Command {
     run: fn(&[String]) -> Outcome,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     Command {
         name: "demo",
         summary: "builds and runs the whole system on a recording of a real sensor, in about a minute",
@@ -43,6 +43,12 @@ const COMMANDS: [Command; 7] = [
         summary: "cuts the power of the gateway's disk under load, and looks for what is lost or doubled",
         help: crash::POWER_CUT_HELP,
         run: crash::power_cut,
+    },
+    Command {
+        name: "chaos",
+        summary: "lets the network do what bad networks do, and looks for what is lost or doubled",
+        help: crash::CHAOS_HELP,
+        run: crash::chaos,
     },
     Command {
         name: "simulate",

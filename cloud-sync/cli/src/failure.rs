@@ -62,6 +62,10 @@ pub(crate) enum Failure {
     )]
     NoSdk(PathBuf),
 
+    #[error(
+        "{function} has no trigger for MQTT messages, so a broker has nothing for it; give it a file of events with --events"
+    )]
+    NoMqtt { function: String },
     #[error("{0:?} is no address of a broker; write HOST or HOST:PORT")]
     Address(String),
     #[error("the broker at {address} cannot be reached: {why}; does it run, and is --broker right?")]
@@ -128,6 +132,7 @@ impl Failure {
             | Self::Load(_)
             | Self::NoEvents { .. }
             | Self::NothingSeen { .. }
+            | Self::NoMqtt { .. }
             | Self::NoFixture { .. }
             | Self::Differs { .. }
             | Self::Refuses(_)

@@ -9,6 +9,7 @@ mod event;
 mod fixture;
 mod show;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 use agent_core::dedup::{Seen, Verdict};
 use agent_core::{Effect, Effects, Event, Filter};
 use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Spec, Trap, TrapKind};
-use function_package::{Manifest, Package, Partition, Trigger};
+use function_abi::EventKind;
+use function_package::{Manifest, Package, Partition, Presence, Trigger};
 
 pub(crate) use event::{FIRST_TIME_US, Incoming, Numbering};
 pub(crate) use fixture::Fixture;
@@ -92,9 +94,8 @@ impl Local {
 
     /// Gives the function one event.
     pub(crate) fn run(&mut self, event: &Event) -> Ran {
-        if !self.filters.iter().any(|filter| filter.matches(&event.topic)) {
-            return Ran::without(How::Unwanted);
-        }
+        let Some(event) = self.route(event) else { return Ran::without(How::Unwanted) };
+        let event = &*event;
         let partition: Arc<str> = match self.manifest.partition {
             Partition::Device => event.device.clone(),
             Partition::Topic => event.topic.clone(),
@@ -134,6 +135,27 @@ impl Local {
         }
     }
 
+    /// The event as the function sees it, if a trigger is for it.
+    fn route<'e>(&self, event: &'e Event) -> Option<Cow<'e, Event>> {
+        let has =
+            |fits: &dyn Fn(&Trigger) -> bool| self.manifest.triggers.iter().any(fits).then_some(Cow::Borrowed(event));
+        match event.kind {
+            EventKind::Mqtt => {
+                self.filters.iter().any(|filter| filter.matches(&event.topic)).then_some(Cow::Borrowed(event))
+            }
+            EventKind::Http => self.manifest.triggers.iter().find_map(|trigger| places(trigger, event)),
+            EventKind::Schedule => {
+                has(&|trigger| matches!(trigger, Trigger::Schedule { name, .. } if **name == *event.topic))
+            }
+            EventKind::Queue => has(&|trigger| matches!(trigger, Trigger::Queue { queue } if **queue == *event.topic)),
+            EventKind::Device => has(&|trigger| {
+                let fits = |change: &Option<Presence>| change.is_none_or(|change| change.name() == &*event.topic);
+                matches!(trigger, Trigger::Device { change } if fits(change))
+            }),
+            _ => None,
+        }
+    }
+
     /// Here it is known which function failed; and a new version alone changes no snapshot.
     fn without_name(&self, trap: Trap) -> Trap {
         let name = format!("function {:?} {}: ", self.manifest.name, self.manifest.version);
@@ -149,7 +171,7 @@ impl Lane {
             match effect {
                 Effect::StatePut { key, value } => drop(self.state.insert(key.clone(), value.as_slice().into())),
                 Effect::StateDelete { key } => drop(self.state.remove(key)),
-                Effect::Emit { .. } | Effect::Publish { .. } => {}
+                Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } | Effect::Respond(_) => {}
             }
         }
         effects
@@ -166,6 +188,16 @@ impl Ran {
     pub(crate) fn was_run(&self) -> bool {
         matches!(self.how, How::Done(_) | How::Failed(_))
     }
+}
+
+/// A request with what stands in the places of a route, if it fits.
+fn places<'e>(trigger: &Trigger, event: &'e Event) -> Option<Cow<'e, Event>> {
+    let Trigger::Http { route, .. } = trigger else { return None };
+    let asked = event.attributes.iter().any(|(name, value)| name == "method" && value == route.method());
+    let places = route.places(&event.topic).filter(|_| asked)?;
+    let mut event = event.clone();
+    event.attributes.extend(places.into_iter().map(|(name, value)| (format!("path.{name}"), value)));
+    Some(Cow::Owned(event))
 }
 
 /// The topic filters that a function listens to.

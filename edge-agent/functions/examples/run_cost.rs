@@ -77,7 +77,11 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
     let spec = Spec {
         name: what.to_owned(),
         limits: Limits::default(),
-        permissions: Permissions { streams: vec![StreamPattern::new("*")?], publish: vec![Filter::new("#")?] },
+        permissions: Permissions {
+            streams: vec![StreamPattern::new("*")?],
+            publish: vec![Filter::new("#")?],
+            queues: Vec::new(),
+        },
         ..Spec::default()
     };
     let before = Instant::now();
@@ -85,6 +89,7 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
     let loaded = before.elapsed();
     let event = Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device: "sensor".into(),
         topic: "a/b".into(),
         payload: payload.as_bytes().into(),

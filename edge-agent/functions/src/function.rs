@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use agent_core::{Effects, Event};
-use function_abi::{EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
+use function_abi::{Attributes, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
 use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall, Val};
 
 use crate::contain::contain;
@@ -254,17 +254,26 @@ fn exports(instance: Instance, store: &Store<Host>) -> Result<Exports, wasmi::Er
 /// An event as it lies in the function's memory.
 struct Block<'a> {
     event: &'a Event,
-    parts: [&'a [u8]; 3],
+    attributes: Vec<u8>,
 }
 
 impl<'a> Block<'a> {
     fn of(event: &'a Event) -> Self {
-        Self { event, parts: [event.device.as_bytes(), event.topic.as_bytes(), &event.payload] }
+        let mut attributes = Vec::new();
+        for (name, value) in &event.attributes {
+            // Longer ones than an event may be come from nowhere.
+            let _ = Attributes::write(name, value, |part| attributes.extend_from_slice(part));
+        }
+        Self { event, attributes }
+    }
+
+    fn parts(&self) -> [&[u8]; 4] {
+        [self.event.device.as_bytes(), self.event.topic.as_bytes(), &self.event.payload, &self.attributes]
     }
 
     /// Bytes of the block, or why it has no place in any memory that the function may have.
     fn len(&self, limits: &Limits) -> Result<u32, String> {
-        let len = self.parts.iter().fold(EventHeader::LEN, |len, part| len.saturating_add(part.len()));
+        let len = self.parts().iter().fold(EventHeader::LEN, |len, part| len.saturating_add(part.len()));
         match u32::try_from(len) {
             Ok(short) if len <= limits.memory_bytes => Ok(short),
             _ => Err(format!(
@@ -280,7 +289,7 @@ impl<'a> Block<'a> {
         let (boot, sequence) =
             self.event.identity.as_ref().map_or((0, 0), |identity| (identity.boot, identity.sequence));
         let mut at = EventHeader::LEN;
-        let [device, topic, payload] = self.parts.map(|part| {
+        let [device, topic, payload, attributes] = self.parts().map(|part| {
             let span = Span { offset: at as u32, len: part.len() as u32 };
             out[at..at + part.len()].copy_from_slice(part);
             at += part.len();
@@ -295,6 +304,7 @@ impl<'a> Block<'a> {
             device,
             topic,
             payload,
+            attributes,
         };
         out[..EventHeader::LEN].copy_from_slice(&header.to_bytes());
     }

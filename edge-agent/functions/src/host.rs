@@ -5,9 +5,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use agent_core::effect::Response;
 use agent_core::topic::check_topic;
 use agent_core::{Effect, Effects};
-use function_abi::{LogLevel, Priority, PublishFlags};
+use function_abi::{Attributes, LogLevel, Priority, PublishFlags};
 use wasmi::errors::HostError;
 use wasmi::{Memory, ResourceLimiter};
 use wasmi_core::LimiterError;
@@ -212,6 +213,47 @@ impl Host {
         Ok(())
     }
 
+    /// `enqueue`.
+    pub(crate) fn enqueue(&mut self, queue: &[u8], body: &[u8], delay_ms: u32) -> Result<(), Stop> {
+        let queue = text("enqueue", "queue", queue)?;
+        if !self.shared.permissions.may_enqueue(queue) {
+            let allowed = list(self.shared.permissions.queues.iter());
+            let queue = shown(queue.as_bytes());
+            return stop(
+                TrapKind::NotAllowed,
+                format!(
+                    "enqueue: it may not put messages into the queue {queue}; allowed: {allowed}. Add it to its \
+                     permissions"
+                ),
+            );
+        }
+        self.admit("enqueue", queue.len() + body.len())?;
+        self.effects.push(Effect::Enqueue { queue: queue.to_owned(), body: body.to_vec(), delay_ms });
+        Ok(())
+    }
+
+    /// `respond`.
+    pub(crate) fn respond(&mut self, status: u32, headers: &[u8], body: &[u8]) -> Result<(), Stop> {
+        let wrong = |what: String| stop(TrapKind::BadArgument, format!("respond: {what}"));
+        let status = match u16::try_from(status) {
+            Ok(status @ 200..=599) => status,
+            _ => return wrong(format!("{status} is no status that ends a request; allowed is 200 to 599")),
+        };
+        let attributes = Attributes(headers);
+        if !attributes.are_whole() {
+            return wrong("the headers are damaged; they are encoded as attributes are".to_owned());
+        }
+        let headers: Vec<(String, String)> =
+            attributes.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        if let Some((name, value)) = headers.iter().find(|(name, value)| !is_field(name, value)) {
+            let (name, value) = (shown(name.as_bytes()), shown(value.as_bytes()));
+            return wrong(format!("{name}: {value} is no header field (RFC 9110, section 5)"));
+        }
+        self.admit("respond", attributes.0.len() + body.len())?;
+        self.effects.push(Effect::Respond(Response { status, headers, body: body.to_vec() }));
+        Ok(())
+    }
+
     /// `log`. What is too much is dropped and counted: a function that says too much has not failed.
     pub(crate) fn log(&mut self, level: i32, line: &[u8]) -> Result<(), Stop> {
         let Some(level) = LogLevel::from_i32(level) else {
@@ -331,6 +373,14 @@ impl ResourceLimiter for Host {
     fn memories(&self) -> usize {
         1
     }
+}
+
+/// A name is a token, a value has visible characters, spaces and tabs only (RFC 9110, sections 5.1 and 5.5).
+fn is_field(name: &str, value: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty()
+        && name.bytes().all(token)
+        && value.bytes().all(|byte| (0x20..0x7f).contains(&byte) || byte == b'\t')
 }
 
 fn text<'a>(import: &str, what: &str, bytes: &'a [u8]) -> Result<&'a str, Stop> {

@@ -11,7 +11,7 @@ use crate::host::{Host, Stop};
 use crate::trap::TrapKind;
 
 /// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one.
-pub const IMPORTS: [(&str, usize, bool); 9] = [
+pub const IMPORTS: [(&str, usize, bool); 11] = [
     ("config_get", 4, true),
     ("state_get", 4, true),
     ("random_fill", 2, false),
@@ -19,6 +19,8 @@ pub const IMPORTS: [(&str, usize, bool); 9] = [
     ("state_delete", 2, false),
     ("emit", 5, false),
     ("publish", 5, false),
+    ("enqueue", 5, false),
+    ("respond", 5, false),
     ("log", 3, false),
     ("fail", 2, false),
 ];
@@ -68,6 +70,26 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                 let params = [("topic", topic, topic_len), ("payload", payload, payload_len)];
                 with(&mut env, "publish", params, |host, memory, [topic, payload]| {
                     host.publish(&memory[topic], &memory[payload], flags)
+                })
+            },
+        )?
+        .func_wrap(
+            NAMESPACE,
+            "enqueue",
+            |mut env: Env<'_>, queue: u32, queue_len: u32, body: u32, body_len: u32, delay_ms: u32| {
+                let params = [("queue", queue, queue_len), ("body", body, body_len)];
+                with(&mut env, "enqueue", params, |host, memory, [queue, body]| {
+                    host.enqueue(&memory[queue], &memory[body], delay_ms)
+                })
+            },
+        )?
+        .func_wrap(
+            NAMESPACE,
+            "respond",
+            |mut env: Env<'_>, status: u32, headers: u32, headers_len: u32, body: u32, body_len: u32| {
+                let params = [("headers", headers, headers_len), ("body", body, body_len)];
+                with(&mut env, "respond", params, |host, memory, [headers, body]| {
+                    host.respond(status, &memory[headers], &memory[body])
                 })
             },
         )?

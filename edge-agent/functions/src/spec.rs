@@ -64,7 +64,7 @@ impl Spec {
 fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
-    Ok(Permissions { streams, publish })
+    Ok(Permissions { streams, publish, queues: manifest.allow.queues.clone() })
 }
 
 fn limits(manifest: &Manifest) -> Limits {

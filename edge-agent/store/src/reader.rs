@@ -8,11 +8,13 @@ use sync_protocol::records::{Class, Entry, MAX_RANGE_BYTES, Range, Stamp, StoreE
 
 use crate::boots::Boot;
 use crate::error::{Cause, Damage, StoreError};
+use crate::messages::Message;
 use crate::queue::{Kind, Queue, Row};
+use crate::schedules::Scheduled;
 use crate::streams::{OTHERS, StreamUsage};
 use crate::tiles::Run;
 use crate::write::{DeadLetter, Deployment, Missing, Publish};
-use crate::{boots, rows, schema, streams, tiles};
+use crate::{boots, messages, rows, schedules, schema, streams, tiles};
 use agent_core::FunctionId;
 
 /// Most bytes that [`Reader::publishes`] and [`Reader::dead_letters`] take into memory, a first row that is larger not
@@ -404,6 +406,36 @@ impl Reader {
             }
         }
         Ok(letters)
+    }
+
+    /// At most `max` messages of a queue that are due at this time by the wall clock, those first that have been for longest;
+    /// and when the next one is due after them, if there is one.
+    ///
+    /// # Errors
+    /// If one of them is damaged, with [`StoreError::damage`] naming its id, or if the disk fails.
+    pub fn messages(
+        &mut self,
+        queue: &str,
+        now_us: u64,
+        max: usize,
+    ) -> Result<(Vec<Message>, Option<u64>), StoreError> {
+        messages::due(&self.connection, queue, now_us, max).map_err(self.failed("read messages from"))
+    }
+
+    /// How many messages wait, due or not.
+    ///
+    /// # Errors
+    /// If the count is damaged, or the disk fails.
+    pub fn message_count(&mut self) -> Result<u64, StoreError> {
+        schema::meta(&self.connection, "messages").map_err(self.failed("count the messages of"))
+    }
+
+    /// Up to which moments schedules were served. One that is damaged is left out.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn schedules(&mut self) -> Result<Vec<Scheduled>, StoreError> {
+        schedules::read(&self.connection).map(|(schedules, _)| schedules).map_err(self.failed("read the schedules in"))
     }
 
     /// How many dead letters are stored.

@@ -9,8 +9,10 @@ use sync_protocol::records::{Class, Record, StoreEpoch, Tally};
 
 use crate::boots::{self, Boot};
 use crate::error::{Cause, StoreError};
+use crate::messages::{self, Message};
 use crate::queue::Queue;
 use crate::scan::{by_number, each, is_damage, readable};
+use crate::schedules::{self, Scheduled};
 use crate::tiles::Run;
 use crate::witness::{self, Note};
 use crate::write::{DeadLetter, Deployment, Missing, Publish};
@@ -36,6 +38,8 @@ pub struct Survey {
     pub functions: Vec<FunctionSurvey>,
     /// Dead letters that are whole.
     pub dead_letters: u64,
+    /// Messages that wait and are whole, by queue.
+    pub messages: BTreeMap<String, u64>,
     /// What runs.
     pub deployments: Vec<(String, Deployment)>,
     /// What this store knows to be lost, from before.
@@ -148,6 +152,8 @@ pub(crate) enum Piece<'a> {
     Gone { class: Class, run: Run },
     Boot(Boot),
     Metered(Metered),
+    Message { message: &'a Message, body: &'a [u8] },
+    Scheduled(&'a Scheduled),
 }
 
 /// Walks through all of a store: first the functions, then what belongs to them, then the queues. What was `confirmed`
@@ -182,6 +188,8 @@ pub(crate) fn survey(
     walk.keyed(&connection)?;
     walk.deployments(&connection)?;
     walk.dead_letters(&connection)?;
+    walk.messages(&connection)?;
+    walk.schedules(&connection)?;
     walk.missing(&connection)?;
     walk.epoch(&connection)?;
     for queue in Queue::ALL {
@@ -335,6 +343,45 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
             Err(what) => self.name(format!("the number of dead letters: {what}")),
         }
         Ok(())
+    }
+
+    fn messages(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let sql = "SELECT id, queue, due_us, checksum, body FROM messages NOT INDEXED ORDER BY id";
+        let broken = each(connection, sql, [], |row| {
+            match messages::read(row) {
+                Ok((message, body)) => {
+                    *self.found.messages.entry(message.queue.to_string()).or_default() += 1;
+                    (self.take)(Piece::Message { message: &message, body })?;
+                }
+                Err(what) => self.found.name(format!("message {}: {what}", row.get::<_, i64>(0).unwrap_or_default())),
+            }
+            Ok(())
+        })?;
+        if let Some(what) = broken {
+            self.name(format!("the table messages in part: {what}"));
+        }
+        let found: u64 = self.found.messages.values().sum();
+        match readable(schema::meta(connection, "messages"))? {
+            Ok(count) if count == found => {}
+            Ok(count) => self.name(format!("{count} messages were stored, and {found} are whole")),
+            Err(what) => self.name(format!("the number of messages: {what}")),
+        }
+        Ok(())
+    }
+
+    fn schedules(&mut self, connection: &Connection) -> Result<(), Cause> {
+        match readable(schedules::read(connection))? {
+            Ok((schedules, damaged)) => {
+                if damaged > 0 {
+                    self.name(format!("the table schedules: {damaged} rows are not what was stored"));
+                }
+                schedules.iter().try_for_each(|of| (self.take)(Piece::Scheduled(of)))
+            }
+            Err(what) => {
+                self.name(format!("the table schedules: {what}"));
+                Ok(())
+            }
+        }
     }
 
     fn missing(&mut self, connection: &Connection) -> Result<(), Cause> {

@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use agent_functions::IMPORTS;
 use function_abi::NAMESPACE;
-use function_package::{Limits, Manifest, Package, Partition};
+use function_package::{Limits, Manifest, Package, Partition, Trigger};
 use serde::Serialize;
 use wasmparser::{Parser, Payload, TypeRef};
 
 use crate::args;
 use crate::failure::Failure;
 use crate::files::Built;
-use crate::local::{self, Local, SEED};
+use crate::local::{Local, SEED};
 use crate::out::{Out, Paint, plain};
 use crate::source::Source;
 
@@ -26,6 +26,9 @@ struct Inspected<'a> {
     partition: &'static str,
     streams: &'a [String],
     publish: &'a [String],
+    queues: &'a [String],
+    /// How often it is given an event on which it fails.
+    tries: u32,
     config: BTreeMap<&'a str, String>,
     limits: ShownLimits,
     #[serde(flatten)]
@@ -79,12 +82,12 @@ pub(crate) fn inspect(out: &Out, inspect: &args::Inspect) -> Result<(), Failure>
 }
 
 fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) -> Inspected<'a> {
-    let Manifest { description, partition, limits, allow, config, .. } = package.manifest();
+    let Manifest { description, partition, limits, allow, config, retry, .. } = package.manifest();
     let Limits { fuel, memory_kib, effects, output_kib, state_value_kib } = *limits;
     Inspected {
         built: Built::new(package, file),
         description: description.as_deref(),
-        triggers: local::filters(package.manifest()).map(|filter| format!("mqtt {filter}")).collect(),
+        triggers: package.manifest().triggers.iter().map(trigger).collect(),
         partition: match partition {
             Partition::Device => "device",
             Partition::Topic => "topic",
@@ -92,11 +95,27 @@ fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) 
         },
         streams: &allow.streams,
         publish: &allow.publish,
+        queues: &allow.queues,
+        tries: retry.tries,
         config: config.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect(),
         limits: ShownLimits { fuel, memory_kib, effects, output_kib, state_value_kib },
         module: Anatomy::of(package.bytes()),
         loads: refusal.is_none(),
         refusal,
+    }
+}
+
+/// A trigger, with its kind.
+fn trigger(trigger: &Trigger) -> String {
+    match trigger {
+        Trigger::Mqtt { filter } => format!("mqtt {filter}"),
+        Trigger::Http { route, .. } => format!("http {route}"),
+        Trigger::Schedule { name, schedule, .. } => format!("cron {schedule} ({name})"),
+        Trigger::Queue { queue } => format!("queue {queue}"),
+        Trigger::Device { change } => {
+            format!("device {}", change.map_or("connected or disconnected", |change| change.name()))
+        }
+        other => format!("{other:?}"),
     }
 }
 
@@ -165,6 +184,8 @@ fn show(out: &Out, inspected: &Inspected<'_>, load_ms: f64) -> String {
     rows.push(("order", format!("by {}: what runs in order and shares state", inspected.partition)));
     rows.push(("streams", list(inspected.streams.to_vec())));
     rows.push(("publish", list(inspected.publish.to_vec())));
+    rows.push(("queues", list(inspected.queues.to_vec())));
+    rows.push(("tries", format!("{} for each event", inspected.tries)));
     rows.push(("config", list(inspected.config.iter().map(|(key, value)| format!("{key}={value}")).collect())));
     rows.push((
         "limits",

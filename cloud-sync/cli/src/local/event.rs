@@ -20,7 +20,7 @@ pub(crate) const FIRST_TIME_US: u64 = 1_700_000_000_000_000;
 /// How much later each next event arrives.
 const STEP_US: u64 = 1_000_000;
 
-/// A line. Everything but the topic has a default. What only `mosquitto_sub -F %j` writes is passed over.
+/// A line. Everything but the topic has a default; of other events than MQTT messages it is what [`EventKind`] says. What only `mosquitto_sub -F %j` writes is passed over.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
@@ -28,6 +28,10 @@ struct Line<'a> {
     kind: Kind,
     topic: String,
     device: Option<String>,
+    /// Of an HTTP request.
+    method: Option<String>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
     #[serde(borrow)]
     json: Option<&'a RawValue>,
     text: Option<String>,
@@ -52,11 +56,38 @@ struct Line<'a> {
     _properties: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     #[default]
     Mqtt,
+    Http,
+    Schedule,
+    Queue,
+    Device,
+}
+
+impl Kind {
+    /// What this program knows no name for comes from nowhere.
+    fn of(kind: EventKind) -> Self {
+        match kind {
+            EventKind::Http => Self::Http,
+            EventKind::Schedule => Self::Schedule,
+            EventKind::Queue => Self::Queue,
+            EventKind::Device => Self::Device,
+            _ => Self::Mqtt,
+        }
+    }
+
+    fn kind(self) -> EventKind {
+        match self {
+            Self::Mqtt => EventKind::Mqtt,
+            Self::Http => EventKind::Http,
+            Self::Schedule => EventKind::Schedule,
+            Self::Queue => EventKind::Queue,
+            Self::Device => EventKind::Device,
+        }
+    }
 }
 
 /// An identity, but for whose it is: that is the device.
@@ -85,11 +116,13 @@ pub(crate) struct Numbering {
     /// When the next event arrives.
     pub(crate) time_us: u64,
     sequences: BTreeMap<Arc<str>, u64>,
+    /// Messages of queues so far.
+    messages: u64,
 }
 
 impl Numbering {
     pub(crate) fn new(device_level: Option<usize>, time_us: u64) -> Self {
-        Self { device_level, time_us, sequences: BTreeMap::new() }
+        Self { device_level, time_us, sequences: BTreeMap::new(), messages: 0 }
     }
 
     /// Who sends on this topic, where nobody says so.
@@ -101,7 +134,7 @@ impl Numbering {
     /// Reads a line; the error says what is wrong with it, and where.
     pub(crate) fn read(&mut self, line: &str) -> Result<Event, String> {
         let line: Line<'_> = serde_json::from_str(line).map_err(|error| explain(&error))?;
-        topic::check_topic(&line.topic).map_err(|error| error.to_string())?;
+        line.check()?;
         let payload = line.payload()?;
         let time_us = match (&line.time, line.time_us) {
             (Some(_), Some(_)) => return Err("it has \"time\" and \"time_us\"; give one of them".to_owned()),
@@ -111,12 +144,21 @@ impl Numbering {
             (None, None) => self.time_us,
         };
         self.time_us = time_us.saturating_add(STEP_US);
-        let device = line.device.map_or_else(|| self.device(&line.topic), Arc::from);
+        let (path, query) = line.target();
+        let attributes = self.attributes(&line, query, time_us);
+        let device = match (&line.device, line.kind) {
+            (Some(device), _) => device.as_str().into(),
+            (None, Kind::Http) => "@http".into(),
+            (None, Kind::Schedule) => "@schedule".into(),
+            (None, _) => self.device(&line.topic),
+        };
         let identity = match line.identity {
             Some(Some(Numbers { sequence: 0, .. })) => {
                 return Err("its sequence is 0; sequences count from 1, and null is no identity".to_owned());
             }
             Some(numbers) => numbers,
+            // Only devices count.
+            None if line.kind != Kind::Mqtt => None,
             None => Some(Numbers {
                 boot: first_boot(),
                 sequence: self.sequences.get(&device).map_or(1, |last| last.saturating_add(1)),
@@ -127,19 +169,76 @@ impl Numbering {
             *last = sequence.max(*last);
         }
         Ok(Event {
-            kind: match line.kind {
-                Kind::Mqtt => EventKind::Mqtt,
-            },
+            kind: line.kind.kind(),
             identity: identity.map(|Numbers { boot, sequence }| Identity { source: device.clone(), boot, sequence }),
             device,
-            topic: line.topic.into(),
+            topic: path.into(),
             payload: payload.into(),
             time_us,
+            attributes,
         })
+    }
+
+    /// What a gateway says of an event beside, where the line does not say it.
+    fn attributes(&mut self, line: &Line<'_>, query: Option<&str>, time_us: u64) -> Vec<(String, String)> {
+        let mut attributes = line.attributes.clone();
+        let mut add = |name: &str, value: String| {
+            attributes.entry(name.to_owned()).or_insert(value);
+        };
+        match line.kind {
+            Kind::Http => {
+                add("method", line.method.clone().unwrap_or_else(|| "GET".to_owned()));
+                query.into_iter().for_each(|query| add("query", query.to_owned()));
+            }
+            Kind::Schedule => {
+                add("due_us", time_us.to_string());
+                add("missed", "0".to_owned());
+            }
+            Kind::Queue => {
+                self.messages += 1;
+                add("message", format!("{:016x}-{}", 1, self.messages));
+                add("attempt", "1".to_owned());
+            }
+            Kind::Mqtt | Kind::Device => {}
+        }
+        attributes.into_iter().collect()
     }
 }
 
 impl Line<'_> {
+    fn check(&self) -> Result<(), String> {
+        let wrong = match self.kind {
+            Kind::Mqtt => topic::check_topic(&self.topic).err().map(|error| error.to_string()),
+            Kind::Http if !self.topic.starts_with('/') => Some(format!(
+                "its topic is {:?}; of a request it is the path, such as \"/devices/7?fast=1\"",
+                self.topic
+            )),
+            Kind::Device if !["connected", "disconnected"].contains(&self.topic.as_str()) => {
+                Some(format!("its topic is {:?}; of a device it is \"connected\" or \"disconnected\"", self.topic))
+            }
+            Kind::Device if self.device.is_none() => {
+                Some("it has no \"device\"; say which one comes or goes".to_owned())
+            }
+            _ if self.topic.is_empty() => Some("its topic is empty; name the schedule or the queue".to_owned()),
+            _ => None,
+        };
+        match wrong {
+            Some(wrong) => Err(wrong),
+            None if self.method.is_some() && self.kind != Kind::Http => {
+                Err("it has a \"method\"; only requests have, \"kind\": \"http\"".to_owned())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The topic, and the query behind a path.
+    fn target(&self) -> (&str, Option<&str>) {
+        match self.topic.split_once('?') {
+            Some((path, query)) if self.kind == Kind::Http => (path, Some(query)),
+            _ => (&self.topic, None),
+        }
+    }
+
     fn payload(&self) -> Result<Vec<u8>, String> {
         let mut found = Vec::new();
         if let Some(json) = self.json {
@@ -177,8 +276,11 @@ pub(crate) fn explain(error: &serde_json::Error) -> String {
 /// An event as a line: what is shown of it, and what a recording has.
 #[derive(Serialize)]
 pub(crate) struct Incoming<'a> {
+    kind: Kind,
     device: &'a str,
     topic: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    attributes: BTreeMap<&'a str, &'a str>,
     #[serde(flatten)]
     payload: bytes::Readable<'a>,
     time_us: u64,
@@ -189,8 +291,10 @@ impl<'a> Incoming<'a> {
     pub(crate) fn of(event: &'a Event) -> Self {
         let identity = event.identity.as_ref();
         Self {
+            kind: Kind::of(event.kind),
             device: &event.device,
             topic: &event.topic,
+            attributes: event.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             payload: bytes::json(&event.payload),
             time_us: event.time_us,
             identity: identity.map(|of| Numbers { boot: of.boot, sequence: of.sequence }),
@@ -257,11 +361,40 @@ mod tests {
             (r#"{"topic":"a","hex":"0"}"#, "\"hex\" is none"),
             (r#"{"topic":"a","time":"now"}"#, "its time is \"now\""),
             (r#"{"topic":"a","identity":{"sequence":0}}"#, "its sequence is 0"),
-            (r#"{"topic":"a","kind":"http"}"#, "unknown variant `http`"),
+            (r#"{"topic":"a","kind":"mail"}"#, "unknown variant `mail`"),
+            (r#"{"topic":"a","kind":"http"}"#, "it is the path"),
+            (r#"{"topic":"a","kind":"device"}"#, "\"connected\" or \"disconnected\""),
+            (r#"{"topic":"connected","kind":"device"}"#, "it has no \"device\""),
+            (r#"{"topic":"","kind":"queue"}"#, "its topic is empty"),
+            (r#"{"topic":"a","method":"GET"}"#, "only requests have"),
         ] {
             let error = read(line).unwrap_err();
             assert!(error.contains(why), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn other_events_have_what_a_gateway_says_of_them() {
+        let mut numbering = Numbering::new(None, 7);
+        let mut read = |line: &str| {
+            let event = numbering.read(line).unwrap();
+            let attributes: Vec<String> =
+                event.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            assert_eq!(event.identity, None);
+            // What was written is read as the same.
+            let written = serde_json::to_string(&Incoming::of(&event)).unwrap();
+            assert_eq!(Numbering::new(None, 0).read(&written), Ok(event.clone()));
+            format!("{:?} {} {} {}", event.kind, event.device, event.topic, attributes.join(" "))
+        };
+        assert_eq!(read(r#"{"kind":"http","topic":"/a?b=1"}"#), "Http @http /a method=GET query=b=1");
+        let put = r#"{"kind":"http","method":"PUT","topic":"/a","attributes":{"header.x":"y"}}"#;
+        assert_eq!(read(put), "Http @http /a header.x=y method=PUT");
+        assert_eq!(read(r#"{"kind":"schedule","topic":"s","time_us":5}"#), "Schedule @schedule s due_us=5 missed=0");
+        assert_eq!(
+            read(r#"{"kind":"queue","topic":"q","device":"d","attributes":{"attempt":"2"}}"#),
+            "Queue d q attempt=2 message=0000000000000001-1"
+        );
+        assert_eq!(read(r#"{"kind":"device","topic":"connected","device":"d"}"#), "Device d connected ");
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
@@ -271,6 +404,7 @@ mod tests {
         ("[^+#\0]{1,20}", "\\PC{0,20}", payload, identity, any::<u64>()).prop_map(
             |(topic, device, payload, identity, time_us)| Event {
                 kind: EventKind::Mqtt,
+                attributes: Vec::new(),
                 identity: identity.map(|(boot, sequence)| Identity { source: device.as_str().into(), boot, sequence }),
                 device: device.into(),
                 topic: topic.into(),

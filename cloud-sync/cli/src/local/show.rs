@@ -1,9 +1,10 @@
 //! What came of an event, for people and for programs.
 
 use agent_core::dedup::Verdict;
+use agent_core::effect::Response;
 use agent_core::{Effect, Event};
 use agent_functions::Trap;
-use function_abi::{LogLevel, Priority};
+use function_abi::{EventKind, LogLevel, Priority};
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{self, text};
@@ -47,8 +48,22 @@ pub(crate) struct Line {
 /// An event in one line.
 pub(crate) fn title(number: usize, event: &Event) -> String {
     let (topic, device) = (text(event.topic.as_bytes()), text(event.device.as_bytes()));
-    let sender = if device == topic { String::new() } else { format!("  from {device}") };
-    format!("{number}  {topic}{sender}  {}", text(&event.payload))
+    let sender = match event.kind {
+        EventKind::Http | EventKind::Schedule => String::new(),
+        _ if device == topic => String::new(),
+        _ => format!("  from {device}"),
+    };
+    let attribute =
+        |wanted: &str| event.attributes.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let kind = match event.kind {
+        EventKind::Http => format!("{} ", text(attribute("method").unwrap_or_default().as_bytes())),
+        EventKind::Schedule => "schedule ".to_owned(),
+        EventKind::Queue => "queue ".to_owned(),
+        EventKind::Device => "device ".to_owned(),
+        _ => String::new(),
+    };
+    let query = attribute("query").map_or(String::new(), |query| format!("?{}", text(query.as_bytes())));
+    format!("{number}  {kind}{topic}{query}{sender}  {}", text(&event.payload))
 }
 
 /// All that came of an event, one thing a line; none if nothing did.
@@ -73,6 +88,17 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
                         let how = format!("(qos {}{retain})", flags.qos);
                         add(Kind::Publish, "publish", format!("{} {how}  {}", text(topic.as_bytes()), text(payload)));
                     }
+                    Effect::Enqueue { queue, body, delay_ms } => {
+                        let delay = if *delay_ms > 0 { format!(" (after {delay_ms} ms)") } else { String::new() };
+                        add(Kind::Publish, "enqueue", format!("{}{delay}  {}", text(queue.as_bytes()), text(body)));
+                    }
+                    Effect::Respond(Response { status, headers, body }) => {
+                        let headers: Vec<String> =
+                            headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                        let headers =
+                            if headers.is_empty() { String::new() } else { format!(" ({})", headers.join(", ")) };
+                        add(Kind::Publish, "respond", format!("{status}{headers}  {}", text(body)));
+                    }
                 }
             }
         }
@@ -82,7 +108,7 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
             add(Kind::Trap, "trap", format!("{kind}  {}", text(said.as_bytes())));
         }
         How::Known(verdict) => add(Kind::Note, "not run", known(*verdict).1.to_owned()),
-        How::Unwanted => add(Kind::Note, "not run", "no trigger of the manifest matches the topic".to_owned()),
+        How::Unwanted => add(Kind::Note, "not run", "no trigger of the manifest is for it".to_owned()),
     }
     if !hide.contains(&Hide::Log) {
         for line in &ran.logs {
@@ -162,6 +188,18 @@ enum ShownEffect<'a> {
         #[serde(flatten)]
         payload: bytes::Readable<'a>,
     },
+    Enqueue {
+        queue: &'a str,
+        delay_ms: u32,
+        #[serde(flatten)]
+        body: bytes::Readable<'a>,
+    },
+    Respond {
+        status: u16,
+        headers: &'a [(String, String)],
+        #[serde(flatten)]
+        body: bytes::Readable<'a>,
+    },
 }
 
 #[derive(Serialize)]
@@ -208,6 +246,12 @@ impl<'a> ShownEffect<'a> {
             }
             Effect::Publish { topic, payload, flags } => {
                 Self::Publish { topic, qos: flags.qos, retain: flags.retain, payload: bytes::json(payload) }
+            }
+            Effect::Enqueue { queue, body, delay_ms } => {
+                Self::Enqueue { queue, delay_ms: *delay_ms, body: bytes::json(body) }
+            }
+            Effect::Respond(Response { status, headers, body }) => {
+                Self::Respond { status: *status, headers, body: bytes::json(body) }
             }
         }
     }

@@ -78,6 +78,32 @@ fn what_a_gateway_would_not_run_is_not_run() {
 }
 
 #[test]
+fn each_kind_of_event_has_triggers_of_its_own() {
+    let triggers = "[[trigger]]\nhttp = 'PUT /limits/{device}'\n[[trigger]]\ncron = '0 7 * * *'\nname = 'morning'\n\
+                    [[trigger]]\nqueue = 'q'\n[[trigger]]\ndevice = 'connected'\n[allow]";
+    let mut local = local(&MANIFEST.replace("[allow]", triggers));
+    let mut numbering = Numbering::new(None, FIRST_TIME_US);
+    for (line, wanted) in [
+        (r#"{"kind":"http","method":"PUT","topic":"/limits/oven?x=1","text":"1"}"#, true),
+        (r#"{"kind":"http","topic":"/limits/oven","text":"1"}"#, false),
+        (r#"{"kind":"http","method":"PUT","topic":"/limits","text":"1"}"#, false),
+        (r#"{"kind":"schedule","topic":"morning","text":"1"}"#, true),
+        (r#"{"kind":"schedule","topic":"evening","text":"1"}"#, false),
+        (r#"{"kind":"queue","topic":"q","text":"1"}"#, true),
+        (r#"{"kind":"queue","topic":"a/1","text":"1"}"#, false),
+        (r#"{"kind":"device","topic":"connected","device":"d","text":"1"}"#, true),
+        (r#"{"kind":"device","topic":"disconnected","device":"d","text":"1"}"#, false),
+        (r#"{"topic":"morning","text":"1"}"#, false),
+    ] {
+        assert_eq!(local.run(&numbering.read(line).unwrap()).was_run(), wanted, "{line}");
+    }
+    let event = numbering.read(r#"{"kind":"http","method":"PUT","topic":"/limits/oven?x=1"}"#).unwrap();
+    let seen = local.route(&event).unwrap();
+    assert!(seen.attributes.contains(&("path.device".to_owned(), "oven".to_owned())), "{seen:?}");
+    assert_eq!(title(1, &event), "1  PUT /limits/oven?x=1  (empty)");
+}
+
+#[test]
 fn programs_get_all_of_it() {
     let mut local = local(MANIFEST);
     let mut numbering = Numbering::new(None, FIRST_TIME_US);

@@ -92,7 +92,7 @@ fn a_snapshot_is_missing_until_it_is_approved() {
          2  in/d  from d  (empty)\n    trap     unreachable  reached an \"unreachable\" instruction, which is how most \
          languages end a panic or a failed assertion; its log lines may say more\n\n\
          3  in/d  from d  0x00ff\n    emit     s  0x00ff\n    publish  out/x (qos 1)  0x00ff\n    log      info  out\n\n\
-         4  elsewhere  (empty)\n    not run  no trigger of the manifest matches the topic\n"
+         4  elsewhere  (empty)\n    not run  no trigger of the manifest is for it\n"
     );
     let same = test(&["--json"]);
     let same: Value = serde_json::from_str(&same.stdout).unwrap();

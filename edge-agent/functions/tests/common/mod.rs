@@ -19,6 +19,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "state_delete" (func $state_delete (param i32 i32)))
     (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "publish" (func $publish (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "enqueue" (func $enqueue (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -58,6 +60,7 @@ pub(crate) fn spec() -> Spec {
         permissions: Permissions {
             streams: vec![StreamPattern::new("alerts").unwrap(), StreamPattern::new("raw.*").unwrap()],
             publish: vec![Filter::new("out/#").unwrap()],
+            queues: vec!["q".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
     }
@@ -77,6 +80,7 @@ pub(crate) fn refused(wasm: &[u8]) -> LoadCause {
 pub(crate) fn event() -> Event {
     Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device: "sensor-1".into(),
         topic: "a/b".into(),
         payload: b"21.5".as_slice().into(),

@@ -50,6 +50,9 @@ pub(super) async fn listen(runner: &mut Runner<'_>, address: &str, run: &Run) ->
     network.set_tcp_nodelay(true);
     events.set_network_options(network);
     let filters: Vec<String> = local::filters(runner.local.manifest()).map(str::to_owned).collect();
+    if filters.is_empty() {
+        return Err(Failure::NoMqtt { function: runner.local.manifest().name.clone() });
+    }
     let mut listener = Listener {
         client,
         address: address.to_owned(),
@@ -147,7 +150,15 @@ impl Listener {
             None => (self.numbering.device(topic), None, payload),
         };
         let (kind, time_us) = (EventKind::Mqtt, time::now_us());
-        Ok(Event { kind, device, topic: topic.into(), payload: payload.into(), identity, time_us })
+        Ok(Event {
+            kind,
+            device,
+            topic: topic.into(),
+            payload: payload.into(),
+            identity,
+            time_us,
+            attributes: Vec::new(),
+        })
     }
 
     fn queue(&mut self, ran: Ran) {
