@@ -53,6 +53,10 @@ pub(crate) fn folder(dir: &Path, how: Building) -> Result<Package, Failure> {
     // Checked before minutes are spent on compiling.
     let text = read_manifest(&dir.join("function.toml"))?;
     let dir = dir.canonicalize().map_err(Failure::file("cannot enter", dir))?;
+    // Cargo would look for one further up, and might find another crate.
+    if !dir.join("Cargo.toml").is_file() {
+        return Err(Failure::NoCrate(dir));
+    }
     find_target(&dir, how.install_target)?;
     pack(&compile(&dir, how.quiet)?, &text)
 }

@@ -103,6 +103,11 @@ pub(crate) enum Failure {
     NoWasmTarget,
     #[error("rustup target add wasm32-unknown-unknown failed with {0}; its own messages stand above")]
     InstallTarget(std::process::ExitStatus),
+    #[error(
+        "{} has no Cargo.toml, and only Rust is compiled here; compile it with its own tools, and pack the module with `edgectl fn build --wasm MODULE --manifest function.toml`",
+        .0.display()
+    )]
+    NoCrate(PathBuf),
     #[error("cargo could not compile {}: it ended with {status}; its own messages stand above", dir.display())]
     Compile { dir: PathBuf, status: std::process::ExitStatus },
     #[error("cargo compiled {} and made no Wasm module of it; does the crate have a library (src/lib.rs)?", .0.display())]
@@ -138,6 +143,7 @@ impl Failure {
             | Self::Refuses(_)
             | Self::Refused { .. }
             | Self::Compile { .. }
+            | Self::NoCrate(_)
             | Self::NoModule(_)
             | Self::NotRunning { .. } => 1,
             // As clap has it for what it can see itself.

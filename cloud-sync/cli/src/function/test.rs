@@ -121,7 +121,8 @@ pub(super) fn show(out: &Out, tested: &[Tested]) -> String {
             Verdict::Approved => ("approved", Paint::Warn),
         };
         let word = out.paint(paint, format!("{word:<8}"));
-        text.push_str(&format!("{word}  {}, {} events\n", one.name, one.events));
+        let events = if one.events == 1 { "event" } else { "events" };
+        text.push_str(&format!("{word}  {}, {} {events}\n", one.name, one.events));
         if one.verdict == Verdict::Missing {
             text.push_str(&format!("          {} is not there: nothing was approved yet\n", one.snapshot.display()));
         }

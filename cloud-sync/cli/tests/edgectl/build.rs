@@ -59,6 +59,11 @@ fn what_cannot_be_built_is_named() {
     let missing = run(&["fn", "build", "tiny"]);
     assert!(missing.status == 3 && missing.stderr.contains("tiny/function.toml"), "{}", missing.stderr);
 
+    fs::create_dir(dir.path().join("other")).unwrap();
+    fs::write(dir.path().join("other/function.toml"), MANIFEST).unwrap();
+    let other = run(&["fn", "build", "other"]);
+    assert!(other.status == 1 && other.stderr.contains("has no Cargo.toml"), "{}", other.stderr);
+
     write_crate(&crate_dir);
     // A toolchain without the target.
     let rustc = dir.path().join("rustc");
