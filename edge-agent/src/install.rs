@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use agent_core::{Filter, FilterError};
-use agent_functions::{Engine, Limits, LoadError, Permissions, Spec, StreamError, StreamPattern};
-use function_package::{
-    ConfigError, Digest, Manifest, Package, PackageError, PublicKey, Signature, SignatureError, Trigger,
-};
+use agent_functions::{Engine, LoadError, Spec, SpecError};
+use function_package::{Digest, Package, PackageError, PublicKey, Signature, SignatureError, Trigger};
 use sync_protocol::fleet::DesiredFunction;
 
 use crate::plan::Version;
@@ -17,32 +15,19 @@ pub enum InstallError {
     /// The file is not a function.
     #[error(transparent)]
     Package(#[from] PackageError),
-    /// A configuration value does not fit.
-    #[error("function {function}: {source}")]
-    Config {
-        /// The function.
-        function: String,
-        /// Which value, and why.
-        source: ConfigError,
-    },
+    /// A configuration value or a permission does not fit.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// The module cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A trigger or a permission is no topic filter.
+    /// A trigger is no topic filter.
     #[error("function {function}: {source}")]
     Filter {
         /// The function.
         function: String,
         /// What is wrong with it.
         source: FilterError,
-    },
-    /// A permission is no stream.
-    #[error("function {function}: {source}")]
-    Stream {
-        /// The function.
-        function: String,
-        /// What is wrong with it.
-        source: StreamError,
     },
     /// Nobody who is trusted signed it.
     #[error(
@@ -128,18 +113,9 @@ pub fn check_signature(wanted: &DesiredFunction, bytes: &[u8], trusted: &[Public
 pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>) -> Result<Version, InstallError> {
     let package = Package::open(bytes.to_vec())?;
     let manifest = package.manifest();
-    let function = || manifest.name.clone();
-    let config =
-        manifest.config_with(overrides).map_err(|source| InstallError::Config { function: function(), source })?;
-    let filter =
-        |text: &String| Filter::new(text).map_err(|source| InstallError::Filter { function: function(), source });
-    let stream = |text: &String| {
-        StreamPattern::new(text).map_err(|source| InstallError::Stream { function: function(), source })
-    };
-    let permissions = Permissions {
-        streams: manifest.allow.streams.iter().map(stream).collect::<Result<_, _>>()?,
-        publish: manifest.allow.publish.iter().map(filter).collect::<Result<_, _>>()?,
-        queues: manifest.allow.queues.clone(),
+    let spec = Spec::of(manifest, overrides)?;
+    let filter = |text: &String| {
+        Filter::new(text).map_err(|source| InstallError::Filter { function: manifest.name.clone(), source })
     };
     let (triggers, retry) = (manifest.triggers.clone(), manifest.retry);
     let filters = manifest
@@ -150,12 +126,10 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
             _ => None,
         })
         .collect::<Result<_, _>>()?;
-    let version = manifest.version.to_string();
-    let spec = Spec { name: function(), version: version.clone(), limits: limits(manifest), permissions, config };
     Ok(Version {
         function: engine.load(spec, package.bytes())?,
         digest: package.digest(),
-        version,
+        version: manifest.version.to_string(),
         filters,
         triggers,
         retry,
@@ -185,16 +159,4 @@ pub fn check_beside<'a>(version: &Version, others: impl Iterator<Item = &'a Vers
         }
     }
     Ok(())
-}
-
-fn limits(manifest: &Manifest) -> Limits {
-    let kib = |kib: u32| kib as usize * 1024;
-    Limits {
-        fuel: manifest.limits.fuel,
-        memory_bytes: kib(manifest.limits.memory_kib),
-        effects: manifest.limits.effects as usize,
-        output_bytes: kib(manifest.limits.output_kib),
-        state_value_bytes: kib(manifest.limits.state_value_kib),
-        ..Limits::default()
-    }
 }

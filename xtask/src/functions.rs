@@ -10,7 +10,8 @@ use crate::setup;
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask functions
 
-Compiles every function in function-examples/ to WebAssembly and packs it with its function.toml, by `edgectl fn build`.
+Compiles every function in function-examples/ to WebAssembly and packs it with its function.toml, by `edgectl fn build`;
+then gives it the events in its folder fixtures/ and compares what it makes with what was approved, by `edgectl fn test`.
 What has not changed is not compiled again. The packages are in functions/ of the target directory.
 
 Needs the target wasm32-unknown-unknown, and adds it by rustup if it is missing.
@@ -23,7 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     pack()
 }
 
-/// Compiles and packs; `edgectl` must be there.
+/// Compiles, packs and tests; `edgectl` must be there.
 pub(crate) fn pack() -> Outcome {
     let out = target_dir()?.join("functions");
     let cannot = |error: std::io::Error| Failure::because(format!("cannot make {}: {error}", out.display()));
@@ -32,7 +33,9 @@ pub(crate) fn pack() -> Outcome {
         // A function's folder has its name.
         let package = out.join(folder.file_name().unwrap_or_default()).with_extension("wasm");
         let mut edgectl = cargo::command(binary("edgectl")?);
-        run_program(edgectl.args(["fn", "build"]).arg(&folder).arg("--out").arg(package).stdout(Stdio::null()))?;
+        run_program(edgectl.args(["fn", "build"]).arg(&folder).arg("--out").arg(&package).stdout(Stdio::null()))?;
+        let mut edgectl = cargo::command(binary("edgectl")?);
+        run_program(edgectl.args(["fn", "test"]).arg(package).arg("--fixtures").arg(folder.join("fixtures")))?;
     }
     say(format_args!("packed into {}", out.display()));
     Ok(())

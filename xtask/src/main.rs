@@ -58,7 +58,7 @@ const COMMANDS: [Command; 8] = [
     },
     Command {
         name: "functions",
-        summary: "compiles and packs the example functions",
+        summary: "compiles, packs and tests the example functions",
         help: functions::HELP,
         run: functions::run,
     },

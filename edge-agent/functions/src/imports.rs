@@ -10,8 +10,8 @@ use crate::fuel::{BYTES_PER_UNIT, PER_CALL, PER_STATE_READ};
 use crate::host::{Host, Stop};
 use crate::trap::TrapKind;
 
-/// Every import: its name, how many i32 it takes, and whether it answers one.
-pub(crate) const IMPORTS: [(&str, usize, bool); 12] = [
+/// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one.
+pub const IMPORTS: [(&str, usize, bool); 12] = [
     ("config_get", 4, true),
     ("state_get", 4, true),
     ("state_next", 6, true),
