@@ -13,6 +13,7 @@ use agent_core::Backoff;
 use agent_functions::Engine;
 use agent_store::{Store, StreamUsage};
 use anyhow::{Context, Result};
+use function_package::Trigger;
 use sync_protocol::fleet::{
     Desired, FunctionReport, MAX_STREAM_REPORTS, MAX_WAIT_S, Reply, Report, Request, StreamReport,
 };
@@ -35,6 +36,9 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::worker;
 use crate::pipeline::writer::{self, End, Wakers};
 use crate::plan::Version;
+use crate::triggers;
+use crate::triggers::queue::Queues;
+use crate::triggers::schedule::Schedules;
 use crate::uplink::{OutboxTurn, Uplink};
 use crate::{dispatcher, install, limits, status};
 
@@ -44,7 +48,7 @@ use crate::{dispatcher, install, limits, status};
 /// Names the function and what is wrong with it.
 pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
     let mut versions: Vec<Version> = Vec::new();
-    for LocalFunction { path, config } in &config.functions {
+    for LocalFunction { path, config: values } in &config.functions {
         let bytes = fs::read(path).with_context(|| {
             format!(
                 "cannot read the function {}, which the configuration names; build it, or take its [[function]] out",
@@ -52,12 +56,19 @@ pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
             )
         })?;
         let version =
-            install::load(engine, &bytes, config).with_context(|| format!("cannot use {}", path.display()))?;
+            install::load(engine, &bytes, values).with_context(|| format!("cannot use {}", path.display()))?;
         if versions.iter().any(|other| other.function.name() == version.function.name()) {
             anyhow::bail!(
                 "{} is the function {} once more; each name can run once",
                 path.display(),
                 version.function.name()
+            );
+        }
+        install::check_beside(&version, versions.iter())?;
+        if config.http.is_none() && version.triggers.iter().any(|trigger| matches!(trigger, Trigger::Http { .. })) {
+            let name = version.function.name();
+            tracing::warn!(
+                "function {name} has a route, and nobody can ask it: there is no [http] in the configuration"
             );
         }
         versions.push(version);
@@ -86,6 +97,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let reader = || store.reader();
     let (dispatch_reader, status_reader, report_reader) = (reader()?, reader()?, reader()?);
     let (uplink_reader, keeper_reader) = (reader()?, reader()?);
+    let (queue_reader, schedule_reader) = (reader()?, reader()?);
     let metered = store.reader()?.metered()?;
     let worker_readers = (0..config.gateway.workers).map(|_| reader()).collect::<Result<Vec<_>, _>>()?;
 
@@ -169,6 +181,23 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     }
     let reports = Reports { reader: report_reader, epoch, pipeline: pipeline.clone(), functions };
     tasks.spawn(govern(fleet, link, reports, retry_max));
+    let queues = Queues {
+        reader: queue_reader,
+        epoch,
+        writer: sender.clone(),
+        wakers: wakers.clone(),
+        pipeline: pipeline.clone(),
+    };
+    tasks.spawn(queues.run());
+    let schedules = Schedules { reader: schedule_reader, writer: sender.clone(), pipeline: pipeline.clone() };
+    tasks.spawn(schedules.run());
+    if let Some(http) = config.http {
+        let address = http.address;
+        let listener = triggers::http::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for requests to functions"))?;
+        tasks.spawn(triggers::http::serve(listener, http, pipeline.clone()));
+    }
     let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
     tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers, outgoing));
     let stop = either(stop, found_damaged.clone());

@@ -32,6 +32,8 @@ pub struct Config {
     pub deploy: Deploy,
     /// Where the agent tells how it is, if anywhere.
     pub status: Option<SocketAddr>,
+    /// Where functions answer requests, if anywhere.
+    pub http: Option<Http>,
     /// Functions that are part of this gateway, not deployed to it.
     pub functions: Vec<LocalFunction>,
 }
@@ -114,6 +116,17 @@ pub struct Budget {
     pub bytes_per_month: Option<u64>,
 }
 
+/// Where functions answer requests.
+#[derive(Debug)]
+pub struct Http {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// What every request must have as its bearer token; none: everybody may ask.
+    pub token: Option<Secret>,
+    /// Largest body of a request, in bytes.
+    pub max_body_bytes: usize,
+}
+
 /// Whose functions may be deployed.
 #[derive(Debug, Default)]
 pub struct Deploy {
@@ -180,6 +193,7 @@ impl Config {
                 Some(Deploy { trusted_keys: t.list("trusted_keys", 0..=16, key) })
             });
             let status = root.table("status", |t| Some(t.optional("listen", address())));
+            let http = root.optional_table("http", http);
             let functions = root.tables("function", 0..=1_000, |t| {
                 let path = t.required("path", text(1..=4_096));
                 let config = t.table("config", |t| {
@@ -195,6 +209,7 @@ impl Config {
                 retention: retention?,
                 deploy: deploy?,
                 status: status?,
+                http,
                 functions,
             })
         })
@@ -286,6 +301,13 @@ fn mqtt(t: &mut Table<'_, '_>, mapping: &Arc<Mapping>) -> Option<Mqtt> {
     listen.map(Mqtt::Listen).or(connect.map(Mqtt::Connect))
 }
 
+fn http(t: &mut Table<'_, '_>) -> Option<Http> {
+    let address = t.required("listen", address());
+    let token = t.optional("token", text(16..=512)).map(Secret);
+    let max_body_kib = t.optional("max_body_kib", integer(1..=MAX_HTTP_BODY_KIB)).unwrap_or(DEFAULT_HTTP_BODY_KIB);
+    Some(Http { address: address?, token, max_body_bytes: max_body_kib << 10 })
+}
+
 fn cloud(t: &mut Table<'_, '_>, base: &Path) -> Option<Cloud> {
     let url = t.required("url", parsed("an address such as \"https://control.example.org\", without a path", url));
     let claim_file = t.optional("claim_file", text(1..=4_096)).map(|path| base.join(path));
@@ -315,6 +337,12 @@ fn url(text: &str) -> Result<String, String> {
 
 // The default of the broker, which bounds what one connection can make the agent hold.
 const DEFAULT_PACKET_BYTES: u32 = 1 << 20;
+
+/// The largest body of a request, if nothing is said: that of a large MQTT message.
+const DEFAULT_HTTP_BODY_KIB: usize = 256;
+
+/// The largest that can be said: what a large packet may have.
+const MAX_HTTP_BODY_KIB: usize = 16 << 10;
 
 fn packet_bytes() -> checked::Rule<impl Fn(&checked::Value<'_>) -> Result<u32, String>> {
     integer(1_024..=64 << 20)

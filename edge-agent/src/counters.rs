@@ -15,6 +15,8 @@ pub struct Counters {
     pub duplicates: Counter,
     /// Of these: runs that ended in the dead letters.
     pub dead: Counter,
+    /// Runs that failed and are to be tried again.
+    pub retried: Counter,
     /// Events that no function wanted; acknowledged, and not stored.
     pub unmatched: Counter,
     /// Events without the identity that the configuration says they have; handled at least once.

@@ -130,8 +130,10 @@ mod tests {
                 function_name: "mean".into(),
                 partition: "p".into(),
                 seen: None,
+                uses: agent_store::Uses::Nothing,
                 event: Event {
                     kind: EventKind::Mqtt,
+                    attributes: Vec::new(),
                     device: "pump-7".into(),
                     topic: "plant/7".into(),
                     payload: (*b"21.5").into(),

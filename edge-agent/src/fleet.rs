@@ -259,6 +259,9 @@ impl Fleet {
         if self.local.contains(&wanted.name) {
             return Err(Failure::Never(InstallError::Local { function: function() }));
         }
+        let plan = self.pipeline.plan();
+        let others: Vec<_> = plan.slots().map(|slot| slot.active.load().current.clone()).collect();
+        install::check_beside(&version, others.iter().map(|other| &**other)).map_err(Failure::Never)?;
         if kept.is_none() {
             self.artifacts
                 .put(digest, &bytes)

@@ -69,6 +69,7 @@ pub async fn take(pipeline: &Pipeline, mapping: &Mapping, arrival: Arrival, ackn
     let time_us = pipeline.clock.wall_us();
     let event = |device, identity, payload: &[u8]| Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device,
         topic: arrival.topic.clone(),
         payload: payload.into(),

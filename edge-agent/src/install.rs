@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use agent_core::{Filter, FilterError};
-use agent_functions::{Engine, Extism, ExtismInput, Limits, LoadError, Permissions, Spec, StreamError, StreamPattern};
-use function_package::{
-    ConfigError, Digest, Manifest, Package, PackageError, PublicKey, Signature, SignatureError, Trigger,
-};
+use agent_functions::{Engine, LoadError, Spec, SpecError};
+use function_package::{Digest, Package, PackageError, PublicKey, Signature, SignatureError, Trigger};
 use sync_protocol::fleet::DesiredFunction;
 
 use crate::plan::Version;
@@ -17,32 +15,19 @@ pub enum InstallError {
     /// The file is not a function.
     #[error(transparent)]
     Package(#[from] PackageError),
-    /// A configuration value does not fit.
-    #[error("function {function}: {source}")]
-    Config {
-        /// The function.
-        function: String,
-        /// Which value, and why.
-        source: ConfigError,
-    },
+    /// A configuration value or a permission does not fit.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// The module cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A trigger or a permission is no topic filter.
+    /// A trigger is no topic filter.
     #[error("function {function}: {source}")]
     Filter {
         /// The function.
         function: String,
         /// What is wrong with it.
         source: FilterError,
-    },
-    /// A permission is no stream.
-    #[error("function {function}: {source}")]
-    Stream {
-        /// The function.
-        function: String,
-        /// What is wrong with it.
-        source: StreamError,
     },
     /// Nobody who is trusted signed it.
     #[error(
@@ -73,6 +58,18 @@ pub enum InstallError {
         wanted: Digest,
         /// What came.
         found: Digest,
+    },
+    /// Another function has what only one can have.
+    #[error(
+        "function {function}: {what}, which the function {other} does on this gateway; change one of the two, or take it out"
+    )]
+    Taken {
+        /// The function.
+        function: String,
+        /// The other one.
+        other: String,
+        /// What it is.
+        what: String,
     },
     /// The gateway has a function of this name already, and not by a deployment.
     #[error(
@@ -116,18 +113,11 @@ pub fn check_signature(wanted: &DesiredFunction, bytes: &[u8], trusted: &[Public
 pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>) -> Result<Version, InstallError> {
     let package = Package::open(bytes.to_vec())?;
     let manifest = package.manifest();
-    let function = || manifest.name.clone();
-    let config =
-        manifest.config_with(overrides).map_err(|source| InstallError::Config { function: function(), source })?;
-    let filter =
-        |text: &String| Filter::new(text).map_err(|source| InstallError::Filter { function: function(), source });
-    let stream = |text: &String| {
-        StreamPattern::new(text).map_err(|source| InstallError::Stream { function: function(), source })
+    let spec = Spec::of(manifest, overrides)?;
+    let filter = |text: &String| {
+        Filter::new(text).map_err(|source| InstallError::Filter { function: manifest.name.clone(), source })
     };
-    let permissions = Permissions {
-        streams: manifest.allow.streams.iter().map(stream).collect::<Result<_, _>>()?,
-        publish: manifest.allow.publish.iter().map(filter).collect::<Result<_, _>>()?,
-    };
+    let (triggers, retry) = (manifest.triggers.clone(), manifest.retry);
     let filters = manifest
         .triggers
         .iter()
@@ -136,44 +126,37 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
             _ => None,
         })
         .collect::<Result<_, _>>()?;
-    let version = manifest.version.to_string();
-    let spec = Spec {
-        name: function(),
-        version: version.clone(),
-        limits: limits(manifest),
-        permissions,
-        config,
-        extism: manifest.extism.as_ref().map(extism),
-    };
     Ok(Version {
         function: engine.load(spec, package.bytes())?,
         digest: package.digest(),
-        version,
+        version: manifest.version.to_string(),
         filters,
+        triggers,
+        retry,
         partition: manifest.partition,
     })
 }
 
-fn extism(manifest: &function_package::Extism) -> Extism {
-    Extism {
-        function: manifest.function.clone(),
-        input: match manifest.input {
-            function_package::ExtismInput::Payload => ExtismInput::Payload,
-            function_package::ExtismInput::Event => ExtismInput::Event,
-        },
-        stream: manifest.stream.clone(),
-        topic: manifest.topic.clone(),
+/// Checks that no other function does what only one can do: read a queue, answer a request.
+///
+/// # Errors
+/// Names what it is, and the other function.
+pub fn check_beside<'a>(version: &Version, others: impl Iterator<Item = &'a Version>) -> Result<(), InstallError> {
+    let name = version.function.name();
+    for other in others.filter(|other| other.function.name() != name) {
+        for (one, another) in version.triggers.iter().flat_map(|one| other.triggers.iter().map(move |two| (one, two))) {
+            let what = match (one, another) {
+                (Trigger::Queue { queue }, Trigger::Queue { queue: taken }) if queue == taken => {
+                    format!("it reads the queue {queue:?}")
+                }
+                (Trigger::Http { route, .. }, Trigger::Http { route: taken, .. }) if route.overlaps(taken) => {
+                    format!("it answers \"{route}\", hence requests that fit \"{taken}\"")
+                }
+                _ => continue,
+            };
+            let (function, other) = (name.to_owned(), other.function.name().to_owned());
+            return Err(InstallError::Taken { function, other, what });
+        }
     }
-}
-
-fn limits(manifest: &Manifest) -> Limits {
-    let kib = |kib: u32| kib as usize * 1024;
-    Limits {
-        fuel: manifest.limits.fuel,
-        memory_bytes: kib(manifest.limits.memory_kib),
-        effects: manifest.limits.effects as usize,
-        output_bytes: kib(manifest.limits.output_kib),
-        state_value_bytes: kib(manifest.limits.state_value_kib),
-        ..Limits::default()
-    }
+    Ok(())
 }

@@ -21,4 +21,5 @@ pub mod meter;
 pub mod pipeline;
 pub mod plan;
 pub mod status;
+pub mod triggers;
 pub mod uplink;

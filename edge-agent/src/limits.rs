@@ -40,6 +40,18 @@ pub const KEEP_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::
 /// How often it is looked whether a month is over, when its budget is used up.
 pub const BUDGET_CHECK: Duration = Duration::from_secs(60);
 
+/// Messages that were given to functions and have no outcome yet. As many as one device may have on the way.
+pub const MESSAGES_IN_FLIGHT: usize = 128;
+
+/// How often the clock is looked at by whoever waits for a time of day: it may be set.
+pub const LOOK_AT_CLOCK: Duration = Duration::from_secs(20);
+
+/// Requests to functions over HTTP that wait for their answer at once. Each holds its body.
+pub const HTTP_REQUESTS: usize = 256;
+
+/// Header fields of a request that a function is told, in bytes; more are left out.
+pub const HTTP_HEADER_BYTES: usize = 8 << 10;
+
 /// What a record holds beside what the function emitted: device, topic, stream and function, each with a length of u16
 /// at most, and numbers.
 const AROUND_A_BODY: usize = 4 * 65_535 + 1_024;

@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use agent_core::Event;
+use agent_core::effect::Response;
 use agent_core::lanes::{LaneId, LaneKey, Lanes, Turn};
 use agent_core::retention::Retention;
+use agent_store::Uses;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -28,7 +30,25 @@ pub mod worker;
 pub mod writer;
 
 /// What acknowledges an event to its sender. Dropped without being called, the event is not acknowledged.
-pub type Acknowledge = Box<dyn FnOnce() + Send>;
+pub type Acknowledge = Box<dyn FnOnce(Settled) + Send>;
+
+/// What came of an event, when it is on disk.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The answer that a function gave, if one did.
+    pub response: Option<Response>,
+    /// What a function failed with, if one did: the event is in the dead letters then, or is tried again.
+    pub failure: Option<String>,
+}
+
+/// What led to an event that is for one function.
+#[derive(Debug, Default)]
+pub struct Origin {
+    /// What is used up with its outcome.
+    pub uses: Uses,
+    /// How often it was given to the function before.
+    pub attempts: u32,
+}
 
 /// The part of the pipeline that everybody shares.
 pub struct Pipeline {
@@ -68,6 +88,8 @@ pub struct InFlight {
     // Outcomes that are not yet on disk.
     remaining: AtomicUsize,
     acknowledge: Mutex<Option<Acknowledge>>,
+    settled: Mutex<Settled>,
+    origin: Origin,
     _room: OwnedSemaphorePermit,
 }
 
@@ -111,27 +133,34 @@ impl Pipeline {
         self.counters.received.add(1);
         let plan = self.plan.load();
         let mut numbers = Vec::new();
-        plan.route(&event.topic, &mut numbers);
+        plan.route(&event, &mut numbers);
         if numbers.is_empty() {
             self.counters.unmatched.add(1);
-            acknowledge();
+            acknowledge(Settled::default());
             return;
         }
-        let event = Arc::new(InFlight {
-            event,
-            remaining: AtomicUsize::new(numbers.len()),
-            acknowledge: Mutex::new(Some(acknowledge)),
-            _room: room,
-        });
+        let event = InFlight::new(event, Origin::default(), numbers.len(), acknowledge, room);
+        self.push(numbers.iter().map(|number| plan.slot(*number)), &event);
+    }
+
+    /// Takes an event that is for one function. Waits while as many events are in flight as may be.
+    pub async fn submit_to(&self, slot: &Arc<Slot>, event: Event, origin: Origin, acknowledge: Acknowledge) {
+        let Some(room) = self.room_for(&event).await else { return };
+        self.counters.received.add(1);
+        let event = InFlight::new(event, origin, 1, acknowledge, room);
+        self.push([slot].into_iter(), &event);
+    }
+
+    fn push<'a>(&self, slots: impl ExactSizeIterator<Item = &'a Arc<Slot>>, event: &Arc<InFlight>) {
+        let one = slots.len() == 1;
         let mut state = self.lanes();
-        for number in &numbers {
-            let slot = plan.slot(*number).clone();
+        for slot in slots {
             let partition = slot.active.load().current.partition_of(&event.event);
             let key = LaneKey { function: slot.id, partition: partition.clone() };
-            state.lanes.push(key, Job { slot, partition, event: event.clone() });
+            state.lanes.push(key, Job { slot: slot.clone(), partition, event: event.clone() });
         }
         drop(state);
-        if numbers.len() == 1 { self.work.notify_one() } else { self.work.notify_all() }
+        if one { self.work.notify_one() } else { self.work.notify_all() }
     }
 
     /// Puts an event that cannot be handled into the dead letters, and acknowledges it when it is there.
@@ -139,12 +168,7 @@ impl Pipeline {
         let Some(room) = self.room_for(&event).await else { return };
         self.counters.received.add(1);
         tracing::warn!(device = %event.device, topic = %event.topic, reason, "refused an event; it is in the dead letters");
-        let event = Arc::new(InFlight {
-            event,
-            remaining: AtomicUsize::new(1),
-            acknowledge: Mutex::new(Some(acknowledge)),
-            _room: room,
-        });
+        let event = InFlight::new(event, Origin::default(), 1, acknowledge, room);
         self.writer.finished(writer::Finished::refused(event, reason, self.clock.stamp()));
     }
 
@@ -228,13 +252,34 @@ impl Pipeline {
 }
 
 impl InFlight {
+    fn new(
+        event: Event,
+        origin: Origin,
+        functions: usize,
+        acknowledge: Acknowledge,
+        room: OwnedSemaphorePermit,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            event,
+            remaining: AtomicUsize::new(functions),
+            acknowledge: Mutex::new(Some(acknowledge)),
+            settled: Mutex::default(),
+            origin,
+            _room: room,
+        })
+    }
+
+    fn settled(&self) -> MutexGuard<'_, Settled> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     // One more outcome is on disk; true if it was the last.
     fn committed(&self) -> bool {
         if self.remaining.fetch_sub(1, Ordering::AcqRel) != 1 {
             return false;
         }
         if let Some(acknowledge) = self.acknowledge.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            acknowledge();
+            acknowledge(std::mem::take(&mut self.settled()));
         }
         true
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_core::deploy::{Attempt, Trial, Verdict};
+use agent_core::event::EventKind;
 use agent_core::{Event, Filter, router::Router};
 use agent_functions::{Function, Trap};
 use agent_store::FunctionId;
 use arc_swap::ArcSwap;
-use function_package::{Digest, Partition};
+use function_package::{Digest, Partition, Retry, Trigger};
 
 /// One version of a function, ready to run.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Version {
     pub version: String,
     /// What it listens to.
     pub filters: Vec<Filter>,
+    /// When else it runs.
+    pub triggers: Vec<Trigger>,
+    /// What becomes of an event on which it fails.
+    pub retry: Retry,
     /// What runs in order and shares state.
     pub partition: Partition,
 }
@@ -133,9 +138,21 @@ impl Plan {
         Self { slots, by_number, router }
     }
 
-    /// The functions that want an event of this topic, each once.
-    pub fn route(&self, topic: &str, found: &mut Vec<u32>) {
-        self.router.route(topic, found);
+    /// The functions that want an event that has no addressee, each once.
+    pub fn route(&self, event: &Event, found: &mut Vec<u32>) {
+        match event.kind {
+            EventKind::Mqtt => self.router.route(&event.topic, found),
+            EventKind::Device => {
+                let wants = |trigger: &Trigger| match trigger {
+                    Trigger::Device { change } => change.is_none_or(|change| change.name() == &*event.topic),
+                    _ => false,
+                };
+                let slots = (0..).zip(&self.by_number);
+                let wanted = slots.filter(|(_, slot)| slot.active.load().current.triggers.iter().any(wants));
+                found.extend(wanted.map(|(number, _)| number));
+            }
+            _ => {}
+        }
     }
 
     /// The function with a number that [`route`](Self::route) gave.

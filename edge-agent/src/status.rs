@@ -43,6 +43,7 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<Broker>,
     dead_letters: u64,
+    messages: u64,
     resets: u64,
     functions: Vec<Function>,
 }
@@ -55,6 +56,7 @@ struct Events {
     handled: u64,
     duplicates: u64,
     dead: u64,
+    retried: u64,
     unmatched: u64,
     unidentified: u64,
 }
@@ -132,7 +134,8 @@ async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static st
 }
 
 async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
-    let (usage, dead_letters) = read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let (usage, dead_letters, messages) =
+        read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let pipeline = &sources.pipeline;
     let counters = &pipeline.counters;
     let functions = sources.functions.borrow().iter().map(function).collect();
@@ -147,6 +150,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
             handled: counters.handled.get(),
             duplicates: counters.duplicates.get(),
             dead: counters.dead.get(),
+            retried: counters.retried.get(),
             unmatched: counters.unmatched.get(),
             unidentified: counters.unidentified.get(),
         },
@@ -159,15 +163,16 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
         link: Link { month: format!("{:04}-{:02}", metered.month / 12, metered.month % 12 + 1), bytes: metered.bytes },
         broker: sources.broker.get().map(|broker| self::broker(broker.stats())),
         dead_letters,
+        messages,
         resets: counters.resets.get(),
         functions,
     }))
 }
 
-fn read(sources: &Sources) -> Result<(Vec<StreamUsage>, u64), agent_store::StoreError> {
+fn read(sources: &Sources) -> Result<(Vec<StreamUsage>, u64, u64), agent_store::StoreError> {
     tokio::task::block_in_place(|| {
         let mut reader = sources.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((reader.usage()?, reader.dead_letter_count()?))
+        Ok((reader.usage()?, reader.dead_letter_count()?, reader.message_count()?))
     })
 }
 

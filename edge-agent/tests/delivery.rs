@@ -7,6 +7,7 @@ use std::time::Duration;
 use agent_core::effect::{Effect, Priority};
 use agent_core::event::{Event, EventKind};
 use agent_core::retention::Refused;
+use agent_core::uplink::Turns;
 use agent_store::{FunctionId, Outcome, OutcomeResult, Store, Write};
 use edge_agent::uplink::delivery::{Allowed, Delivery, Sending, Step};
 use sync_protocol::records::{Class, Entry, Reason, Reply, Stamp};
@@ -17,8 +18,10 @@ fn emit(function: FunctionId, priority: Priority) -> Write {
         function_name: "f".into(),
         partition: "p".into(),
         seen: None,
+        uses: agent_store::Uses::Nothing,
         event: Event {
             kind: EventKind::Mqtt,
+            attributes: Vec::new(),
             device: "d".into(),
             topic: "t".into(),
             payload: Arc::new([]),
@@ -124,4 +127,21 @@ fn what_lies_between_others_that_are_gone_does_not_take_a_request_each() {
         requests += 1;
     }
     assert_eq!((delivered, requests), (500, 2));
+}
+
+#[test]
+fn a_backlog_drains_also_when_nothing_is_left_of_what_came_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::new(dir.path());
+    gateway.emit(Turns::BACKLOG as usize + 1, Priority::Normal);
+    // It is noticed now.
+    let first = gateway.next().unwrap();
+    gateway.emit(2, Priority::Normal);
+    let mut delivered = gateway.answered(first);
+    let sequences = vec![Turns::BACKLOG + 2, Turns::BACKLOG + 3];
+    gateway.store.commit(&[Write::Dropped { class: Class::Normal, sequences, reason: Reason::Expired }]).unwrap();
+    while let Some(sending) = gateway.next() {
+        delivered += gateway.answered(sending);
+    }
+    assert_eq!(delivered, Turns::BACKLOG + 1);
 }

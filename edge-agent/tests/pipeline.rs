@@ -69,13 +69,14 @@ impl Running {
         let (acknowledged, seen) = mpsc::channel();
         let event = Event {
             kind: EventKind::Mqtt,
+            attributes: Vec::new(),
             device: "d".into(),
             topic: "a/b".into(),
             payload: payload.into(),
             identity: Some(Identity { source: "d".into(), boot: 1, sequence }),
             time_us: 0,
         };
-        let acknowledge = Box::new(move || acknowledged.send(()).unwrap());
+        let acknowledge = Box::new(move |_| acknowledged.send(()).unwrap());
         self.runtime.block_on(self.pipeline.submit(event, acknowledge));
         seen
     }
@@ -254,6 +255,7 @@ fn events_of_one_device_stay_in_order_whatever_they_share_a_commit_with() {
     for sequence in 1..=100u64 {
         let event = Event {
             kind: EventKind::Mqtt,
+            attributes: Vec::new(),
             device: "d".into(),
             topic: "a/b".into(),
             payload: sequence.to_string().into_bytes().into(),
@@ -261,7 +263,7 @@ fn events_of_one_device_stay_in_order_whatever_they_share_a_commit_with() {
             time_us: 0,
         };
         let (order, done) = (order.clone(), done.clone());
-        let acknowledge = Box::new(move || {
+        let acknowledge = Box::new(move |_| {
             order.lock().unwrap().push(sequence);
             done.send(()).unwrap();
         });
@@ -316,5 +318,59 @@ fn a_streams_priority_decides() {
     running.run("f", trusted(version(&traps_on_x())));
     running.submit(1, b"urgent").recv_timeout(DEADLINE).unwrap();
     assert_eq!((running.waiting(Class::High), running.records().len()), (vec![b"urgent".to_vec()], 0));
+    running.stop();
+}
+
+/// Does what the payload says: `p` and a letter puts the key of that letter, `d` deletes it, `l` emits the first key, and
+/// after each key the next one.
+fn walker() -> Active {
+    let module = r#"(module
+        (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+        (import "edge_v1" "state_put" (func $put (param i32 i32 i32 i32)))
+        (import "edge_v1" "state_delete" (func $delete (param i32 i32)))
+        (import "edge_v1" "state_next" (func $next (param i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "s")
+        (global $n (mut i32) (i32.const 0))
+        (func (export "edge_alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "edge_handle") (param i32 i32) (result i32)
+            (local $payload i32)
+            (local.set $payload (i32.add (local.get 0) (i32.load offset=48 (local.get 0))))
+            (if (i32.eq (i32.load8_u (local.get $payload)) (i32.const 112))
+                (then (call $put (i32.add (local.get $payload) (i32.const 1)) (i32.const 1) (i32.const 0) (i32.const 1))))
+            (if (i32.eq (i32.load8_u (local.get $payload)) (i32.const 100))
+                (then (call $delete (i32.add (local.get $payload) (i32.const 1)) (i32.const 1))))
+            (if (i32.eq (i32.load8_u (local.get $payload)) (i32.const 108))
+                (then (block $end (loop $again
+                    (global.set $n (call $next (i32.const 0) (i32.const 0)
+                        (i32.const 8) (global.get $n) (i32.const 8) (i32.const 8)))
+                    (br_if $end (i32.lt_s (global.get $n) (i32.const 0)))
+                    (call $emit (i32.const 0) (i32.const 1) (i32.const 8) (global.get $n) (i32.const 0))
+                    (br $again)))))
+            (i32.const 0)))"#;
+    let package = Package::pack(&wat::parse_str(module).unwrap(), MANIFEST).unwrap();
+    trusted(edge_agent::install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap())
+}
+
+#[test]
+fn the_keys_of_the_state_are_those_of_the_store_and_of_what_its_lane_did_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    running.run("f", walker());
+    let mut sequence = 0;
+    let mut give = |running: &Running, steps: &[&str]| {
+        for step in steps {
+            sequence += 1;
+            running.submit(sequence, step.as_bytes()).recv_timeout(DEADLINE).unwrap();
+        }
+    };
+    give(&running, &["pb", "pd", "pa", "dd", "l"]);
+    assert_eq!(running.records(), [b"a", b"b"]);
+    running.stop();
+    // The store has these; the lane, which begins anew, knows more.
+    let mut running = Running::start(dir.path());
+    running.run("f", walker());
+    give(&running, &["pc", "da", "l"]);
+    assert_eq!(running.records()[2..], [b"b", b"c"]);
     running.stop();
 }

@@ -1,6 +1,7 @@
 //! What a handler reads besides its event, and what it wants done.
 
 use std::str::{self, FromStr};
+use std::time::Duration;
 
 use function_abi::{LogLevel, Priority, PublishFlags};
 use serde::Serialize;
@@ -62,6 +63,12 @@ impl<'e> Context<'e> {
     /// A state value as bytes.
     pub fn state_get(&mut self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
         self.host.state_get(key.as_ref())
+    }
+
+    /// The keys of the state that begin with `prefix`, in the order of their bytes, writes of this run included. Each is
+    /// asked for by itself, so take no more of them than are needed.
+    pub fn state_keys(&mut self, prefix: impl AsRef<[u8]>) -> StateKeys<'_> {
+        StateKeys { host: self.host, prefix: prefix.as_ref().to_vec(), after: Some(Vec::new()) }
     }
 
     /// Effect: stores a state value.
@@ -138,6 +145,43 @@ impl<'e> Context<'e> {
         Ok(())
     }
 
+    /// Effect: a message to the function that reads this queue.
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn enqueue(&mut self, queue: &str, body: &(impl ToBytes + ?Sized)) -> Result {
+        self.enqueue_after(Duration::ZERO, queue, body)
+    }
+
+    /// Effect: the same, not before some time has passed: to the millisecond, and 49 days at most.
+    ///
+    /// # Errors
+    /// The body cannot be encoded, or the delay is longer.
+    pub fn enqueue_after(&mut self, delay: Duration, queue: &str, body: &(impl ToBytes + ?Sized)) -> Result {
+        let delay_ms = u32::try_from(delay.as_millis()).map_err(|_| {
+            Error::new(format_args!("a delay of {delay:?} for the queue {queue:?}; allowed are 49 days"))
+        })?;
+        self.host.enqueue(queue, &body.to_bytes()?, delay_ms);
+        Ok(())
+    }
+
+    /// Effect: the answer to the HTTP request that the event is. Without one it is answered with 204 (no content).
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn respond(&mut self, status: u16, body: &(impl ToBytes + ?Sized)) -> Result {
+        self.respond_with(status, &[], body)
+    }
+
+    /// Effect: the same, with header fields.
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn respond_with(&mut self, status: u16, headers: &[(&str, &str)], body: &(impl ToBytes + ?Sized)) -> Result {
+        self.host.respond(status, headers, &body.to_bytes()?);
+        Ok(())
+    }
+
     /// A log line: something failed.
     pub fn error(&mut self, text: impl AsRef<str>) {
         self.host.log(LogLevel::Error, text.as_ref());
@@ -161,6 +205,24 @@ impl<'e> Context<'e> {
     /// A random value: `cx.random::<u64>()`. The gateway keeps the seed, so that a run can be replayed.
     pub fn random<T: Random>(&mut self) -> T {
         T::from_random(|bytes| self.host.random_fill(bytes))
+    }
+}
+
+/// Keys of the state, one by one; see [`Context::state_keys`].
+pub struct StateKeys<'c> {
+    host: &'c mut Host,
+    prefix: Vec<u8>,
+    // `None`: there are no more.
+    after: Option<Vec<u8>>,
+}
+
+impl Iterator for StateKeys<'_> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let after = self.after.take()?;
+        self.after = self.host.state_next(&self.prefix, &after);
+        self.after.clone()
     }
 }
 

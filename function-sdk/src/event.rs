@@ -2,7 +2,7 @@
 
 use std::str;
 
-use function_abi::{EventHeader, EventKind};
+use function_abi::{Attributes, EventHeader, EventKind};
 
 use crate::{Error, Result};
 
@@ -14,7 +14,7 @@ pub struct Event<'e> {
     pub kind: EventKind,
     /// Who sent it: the device's authenticated name, not something it says in the payload.
     pub device: &'e str,
-    /// The MQTT topic.
+    /// The MQTT topic; of other events what [`EventKind`] says.
     pub topic: &'e str,
     /// What was sent.
     pub payload: &'e [u8],
@@ -22,6 +22,8 @@ pub struct Event<'e> {
     pub time_us: u64,
     /// What makes it this event and no other; an event without one may come more than once.
     pub identity: Option<Identity>,
+    /// What else is known of it, names with values; [`EventKind`] says which. See [`attribute`](Self::attribute).
+    pub attributes: Attributes<'e>,
 }
 
 /// An event's place in the life of its device.
@@ -83,6 +85,11 @@ impl<'e> FromEvent<'e> for String {
 }
 
 impl<'e> Event<'e> {
+    /// The first attribute of this name: `event.attribute("path.id")`.
+    pub fn attribute(&self, name: &str) -> Option<&'e str> {
+        self.attributes.get(name)
+    }
+
     /// Reads the block that the gateway wrote.
     #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only the module reads blocks"))]
     pub(crate) fn from_block(block: &'e [u8]) -> Result<Self> {
@@ -97,6 +104,7 @@ impl<'e> Event<'e> {
             payload: header.payload.of(block).ok_or_else(|| damaged("payload"))?,
             time_us: header.time_us,
             identity: (header.sequence > 0).then_some(identity),
+            attributes: header.attributes.of(block).map(Attributes).ok_or_else(|| damaged("attributes"))?,
         })
     }
 
@@ -147,12 +155,13 @@ mod tests {
             time_us: 7,
             boot: 2,
             sequence: 3,
-            device: Span { offset: 56, len: 2 },
-            topic: Span { offset: 58, len: 3 },
-            payload: Span { offset: 61, len: 1 },
+            device: Span { offset: 64, len: 2 },
+            topic: Span { offset: 66, len: 3 },
+            payload: Span { offset: 69, len: 1 },
+            attributes: Span { offset: 70, len: 10 },
         };
         change(&mut header);
-        [&header.to_bytes()[..], b"d1a/b\xff"].concat()
+        [&header.to_bytes()[..], b"d1a/b\xff", b"\x01\0\0\0\x01\0\0\0kv"].concat()
     }
 
     #[test]
@@ -161,17 +170,18 @@ mod tests {
         let event = Event::from_block(&block).unwrap();
         assert_eq!((event.device, event.topic, event.payload, event.time_us), ("d1", "a/b", &b"\xff"[..], 7));
         assert_eq!(event.identity, Some(Identity { boot: 2, sequence: 3 }));
+        assert_eq!((event.attribute("k"), event.attribute("v")), (Some("v"), None));
     }
 
     #[test]
     fn a_later_header_is_read_through_its_spans() {
         let mut bytes = block(|header| {
             header.header_len += 8;
-            for span in [&mut header.device, &mut header.topic, &mut header.payload] {
+            for span in [&mut header.device, &mut header.topic, &mut header.payload, &mut header.attributes] {
                 span.offset += 8;
             }
         });
-        bytes.splice(56..56, [0xee; 8]);
+        bytes.splice(64..64, [0xee; 8]);
         assert_eq!(Event::from_block(&bytes).unwrap().topic, "a/b");
     }
 

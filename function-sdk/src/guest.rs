@@ -4,7 +4,7 @@
 use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use function_abi::{ABSENT, EVENT_ALIGN, LogLevel, Priority, PublishFlags};
+use function_abi::{ABSENT, Attributes, EVENT_ALIGN, LogLevel, Priority, PublishFlags};
 
 use crate::{Context, Event, Result};
 
@@ -13,11 +13,21 @@ mod imports {
     unsafe extern "C" {
         pub(super) fn config_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
         pub(super) fn state_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
+        pub(super) fn state_next(
+            prefix: *const u8,
+            prefix_len: usize,
+            after: *const u8,
+            after_len: usize,
+            out: *mut u8,
+            out_cap: usize,
+        ) -> i32;
         pub(super) fn random_fill(out: *mut u8, out_len: usize);
         pub(super) fn state_put(key: *const u8, key_len: usize, value: *const u8, value_len: usize);
         pub(super) fn state_delete(key: *const u8, key_len: usize);
         pub(super) fn emit(stream: *const u8, stream_len: usize, body: *const u8, body_len: usize, priority: i32);
         pub(super) fn publish(topic: *const u8, topic_len: usize, payload: *const u8, payload_len: usize, flags: i32);
+        pub(super) fn enqueue(queue: *const u8, queue_len: usize, body: *const u8, body_len: usize, delay_ms: u32);
+        pub(super) fn respond(status: u32, headers: *const u8, headers_len: usize, body: *const u8, body_len: usize);
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
     }
@@ -38,6 +48,13 @@ impl Host {
     pub(crate) fn state_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         // SAFETY: as above.
         read(|out, cap| unsafe { imports::state_get(key.as_ptr(), key.len(), out, cap) })
+    }
+
+    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: as above.
+        read(|out, cap| unsafe {
+            imports::state_next(prefix.as_ptr(), prefix.len(), after.as_ptr(), after.len(), out, cap)
+        })
     }
 
     pub(crate) fn random_fill(&mut self, out: &mut [u8]) {
@@ -63,6 +80,21 @@ impl Host {
     pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], flags: PublishFlags) {
         // SAFETY: the gateway only reads from the two live slices.
         unsafe { imports::publish(topic.as_ptr(), topic.len(), payload.as_ptr(), payload.len(), flags.to_i32()) }
+    }
+
+    pub(crate) fn enqueue(&mut self, queue: &str, body: &[u8], delay_ms: u32) {
+        // SAFETY: the gateway only reads from the two live slices.
+        unsafe { imports::enqueue(queue.as_ptr(), queue.len(), body.as_ptr(), body.len(), delay_ms) }
+    }
+
+    pub(crate) fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+        let mut fields = Vec::new();
+        for (name, value) in headers {
+            // A module has no 4 GiB for one.
+            let _ = Attributes::write(name, value, |part| fields.extend_from_slice(part));
+        }
+        // SAFETY: the gateway only reads from the two live slices.
+        unsafe { imports::respond(status.into(), fields.as_ptr(), fields.len(), body.as_ptr(), body.len()) }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

@@ -10,11 +10,11 @@ mod payload;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 
-pub use context::{Context, Random};
+pub use context::{Context, Random, StateKeys};
 pub use error::{Error, Result};
 pub use event::{Event, FromEvent, Identity};
 pub use fields::Fields;
-pub use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
+pub use function_abi::{Attributes, EventKind, LogLevel, Priority, PublishFlags};
 pub use function_macros::function;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]

@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
-use function_package::{Manifest, Partition, Trigger};
+use function_abi::{Attributes, EventKind, LogLevel, Priority, PublishFlags};
+use function_package::{Manifest, Partition, Presence, Trigger};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -51,6 +51,7 @@ pub struct Gateway {
     /// By partition and key.
     state: BTreeMap<String, State>,
     sequences: BTreeMap<String, u64>,
+    messages: u64,
     time_us: u64,
     random: u64,
 }
@@ -67,6 +68,10 @@ pub struct Run {
     pub emitted: Vec<Emitted>,
     /// MQTT messages, in order; none if the run failed.
     pub published: Vec<Published>,
+    /// Messages that were put into queues, in order; none if the run failed.
+    pub enqueued: Vec<Enqueued>,
+    /// The answer to an HTTP request; none if the function gave none, which is answered with 204, or if the run failed.
+    pub response: Option<Response>,
     /// Log lines, also of a failed run.
     pub logs: Vec<(LogLevel, String)>,
 }
@@ -93,6 +98,28 @@ pub struct Published {
     pub flags: PublishFlags,
 }
 
+/// A message that was put into a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The queue.
+    pub queue: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// How long it waits at least.
+    pub delay_ms: u32,
+}
+
+/// The answer to an HTTP request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// Header fields, with names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
 impl Gateway {
     /// A gateway for the handler that `#[function]` made: `NAME_handler`. Without a manifest everything is allowed and
     /// state belongs to the device.
@@ -103,6 +130,7 @@ impl Gateway {
             overrides: BTreeMap::new(),
             state: BTreeMap::new(),
             sequences: BTreeMap::new(),
+            messages: 0,
             time_us: FIRST_TIME_US,
             random: 0x9e37_79b9_7f4a_7c15,
         }
@@ -142,24 +170,103 @@ impl Gateway {
         self.event(device, topic, payload)
     }
 
-    /// Lets an event arrive.
+    /// Lets an MQTT message arrive.
     ///
     /// # Panics
     /// The test itself is wrong: no trigger of the manifest matches the topic, or a configuration value that
     /// [`Self::config`] set is not one of the manifest's.
     #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
     pub fn event(&mut self, device: &str, topic: &str, payload: impl AsRef<[u8]>) -> Run {
-        self.check_trigger(topic);
+        self.check(
+            &format!("the topic {topic:?}"),
+            |trigger| matches!(trigger, Trigger::Mqtt { filter } if matches(filter, topic)),
+        );
         let sequence = self.sequences.entry(device.to_owned()).or_default();
         *sequence += 1;
-        let event = Event {
-            kind: EventKind::Mqtt,
-            device,
-            topic,
-            payload: payload.as_ref(),
-            time_us: self.time_us,
-            identity: Some(Identity { boot: 1, sequence: *sequence }),
-        };
+        let identity = Some(Identity { boot: 1, sequence: *sequence });
+        self.run(EventKind::Mqtt, device, topic, payload.as_ref(), identity, &[])
+    }
+
+    /// Lets an HTTP request arrive: `gateway.request("POST", "/devices/7?fast=1", "{}")`.
+    ///
+    /// # Panics
+    /// As [`Self::event`]: no route of the manifest fits.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn request(&mut self, method: &str, target: &str, body: impl AsRef<[u8]>) -> Run {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let mut attributes = vec![("method".to_owned(), method.to_owned())];
+        attributes.extend(query.map(|query| ("query".to_owned(), query.to_owned())));
+        self.check(&format!("the request {method} {path}"), |trigger| match trigger {
+            Trigger::Http { route, .. } => match route.places(path).filter(|_| route.method() == method) {
+                Some(places) => {
+                    attributes.extend(places.into_iter().map(|(name, value)| (format!("path.{name}"), value)));
+                    true
+                }
+                None => false,
+            },
+            _ => false,
+        });
+        self.run(EventKind::Http, "@http", path, body.as_ref(), None, &attributes)
+    }
+
+    /// Lets a message arrive that a function put into a queue.
+    ///
+    /// # Panics
+    /// As [`Self::event`]: the manifest reads no such queue.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn message(&mut self, device: &str, queue: &str, body: impl AsRef<[u8]>) -> Run {
+        self.check(
+            &format!("the queue {queue:?}"),
+            |trigger| matches!(trigger, Trigger::Queue { queue: read } if read == queue),
+        );
+        self.messages += 1;
+        let message = format!("{:016x}-{}", 1, self.messages);
+        let attributes = [("message".to_owned(), message), ("attempt".to_owned(), "1".to_owned())];
+        self.run(EventKind::Queue, device, queue, body.as_ref(), None, &attributes)
+    }
+
+    /// Lets a moment of a schedule come, after so many that were missed.
+    ///
+    /// # Panics
+    /// As [`Self::event`]: the manifest has no such schedule.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn moment(&mut self, schedule: &str, missed: u64) -> Run {
+        self.check(
+            &format!("the schedule {schedule:?}"),
+            |trigger| matches!(trigger, Trigger::Schedule { name, .. } if name == schedule),
+        );
+        let attributes = [("due_us".to_owned(), self.time_us.to_string()), ("missed".to_owned(), missed.to_string())];
+        self.run(EventKind::Schedule, "@schedule", schedule, &[], None, &attributes)
+    }
+
+    /// Lets a device connect, or go.
+    ///
+    /// # Panics
+    /// As [`Self::event`]: no trigger of the manifest is for that.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn presence(&mut self, device: &str, change: Presence) -> Run {
+        self.check(&format!("that a device {}", change.name()), |trigger| {
+            matches!(trigger, Trigger::Device { change: wanted } if wanted.is_none_or(|wanted| wanted == change))
+        });
+        self.run(EventKind::Device, device, change.name(), &[], None, &[])
+    }
+
+    fn run(
+        &mut self,
+        kind: EventKind,
+        device: &str,
+        topic: &str,
+        payload: &[u8],
+        identity: Option<Identity>,
+        attributes: &[(String, String)],
+    ) -> Run {
+        let mut encoded = Vec::new();
+        for (name, value) in attributes {
+            // No test has 4 GiB for one.
+            let _ = Attributes::write(name, value, |part| encoded.extend_from_slice(part));
+        }
+        let attributes = Attributes(&encoded);
+        let event = Event { kind, device, topic, payload, time_us: self.time_us, identity, attributes };
         self.time_us += 1_000_000;
 
         let partition = self.partition(device, topic);
@@ -177,11 +284,13 @@ impl Gateway {
             }),
         };
         self.random = host.random;
+        let Host { logs, emitted, published, enqueued, response, state, .. } = host;
         if result.is_err() {
-            return Run { result, emitted: Vec::new(), published: Vec::new(), logs: host.logs };
+            let (emitted, published, enqueued, response) = (Vec::new(), Vec::new(), Vec::new(), None);
+            return Run { result, emitted, published, enqueued, response, logs };
         }
-        self.state.insert(partition, host.state);
-        Run { result, emitted: host.emitted, published: host.published, logs: host.logs }
+        self.state.insert(partition, state);
+        Run { result, emitted, published, enqueued, response, logs }
     }
 
     /// A typed state value as the function would see it in an event of this device and topic.
@@ -201,15 +310,11 @@ impl Gateway {
         }
     }
 
-    fn check_trigger(&self, topic: &str) {
+    fn check(&self, what: &str, fits: impl FnMut(&Trigger) -> bool) {
         let Some(manifest) = &self.manifest else { return };
-        let fits = |trigger: &Trigger| match trigger {
-            Trigger::Mqtt { filter } => matches(filter, topic),
-            _ => false,
-        };
         assert!(
             manifest.triggers.iter().any(fits),
-            "no trigger of {} matches the topic {topic:?}: {:?}",
+            "no trigger of {} matches {what}: {:?}",
             manifest.name,
             manifest.triggers
         );

@@ -51,6 +51,8 @@ pub struct Status {
     pub records: Records,
     /// Events in the dead letters.
     pub dead_letters: u64,
+    /// Events that wait for functions as messages.
+    pub messages: u64,
     /// Times that a commit failed.
     pub resets: u64,
     /// The link to the control plane.
@@ -77,6 +79,8 @@ pub struct Events {
     pub duplicates: u64,
     /// Runs that ended in the dead letters.
     pub dead: u64,
+    /// Runs that failed and are tried again.
+    pub retried: u64,
 }
 
 /// Records on their way to the cloud.

@@ -18,7 +18,10 @@ pub(crate) fn get<T: DeserializeOwned>(address: SocketAddr, path: &str, token: O
 }
 
 /// Sends bytes to a path, with these headers; the status and the body of the answer.
-pub(crate) fn post(address: SocketAddr, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<(u16, Vec<u8>)> {
+///
+/// # Errors
+/// There is no answer, or none that is HTTP.
+pub fn post(address: SocketAddr, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<(u16, Vec<u8>)> {
     let mut head = format!("POST {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use crate::cloud::STARTS;
 use crate::{Port, Process, World, wait_until};
 
-/// A mosquitto that keeps its sessions on disk, and so through a restart.
+/// A mosquitto.
 #[derive(Debug)]
 pub struct Mosquitto {
     port: Port,
@@ -18,12 +18,23 @@ pub struct Mosquitto {
     process: Option<Process>,
 }
 
+/// What a mosquitto knows of its sessions when it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// What it saved when it was stopped in good order.
+    SavedAtStop,
+    /// What it saved at every change, also if it was killed. Debian's 2.0.11 may miss the last change.
+    SavedAtOnce,
+    /// Nothing.
+    InMemory,
+}
+
 impl Mosquitto {
     /// Starts one, and waits until it listens; `None` where it is not installed.
     ///
     /// # Errors
     /// It is installed and does not start.
-    pub fn start(world: &World) -> Result<Option<Self>> {
+    pub fn start(world: &World, sessions: Sessions) -> Result<Option<Self>> {
         let installed = Command::new("mosquitto").arg("-h").output();
         if installed.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Ok(None);
@@ -31,9 +42,14 @@ impl Mosquitto {
         let port = Port::free()?;
         let data = world.path("mosquitto");
         std::fs::create_dir(&data)?;
+        let persistence = match sessions {
+            Sessions::SavedAtStop => "persistence true",
+            Sessions::SavedAtOnce => "persistence true\nautosave_on_changes true\nautosave_interval 1",
+            Sessions::InMemory => "persistence false",
+        };
         let config = format!(
             // Started by root it would become another user, who may not write here.
-            "user root\nlistener {} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\npersistence true\n\
+            "user root\nlistener {} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\n{persistence}\n\
              persistence_location {}/\nmax_queued_messages 0\n",
             port.address().port(),
             data.display()
@@ -49,7 +65,7 @@ impl Mosquitto {
         self.port.address()
     }
 
-    /// Starts it again, after it was stopped.
+    /// Starts it again, after it was stopped or killed.
     ///
     /// # Errors
     /// It does not listen.
@@ -63,6 +79,11 @@ impl Mosquitto {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// SIGKILL: it is gone at once.
+    pub fn kill9(&mut self) {
+        self.process = None;
     }
 
     /// Stops it in good order (SIGTERM), so that it saves its sessions.

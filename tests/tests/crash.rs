@@ -3,7 +3,8 @@
 
 use std::io::Write as _;
 
-use system_tests::crash::{Report, cannot_cut_power, cannot_trace, crash, draw, power_cut};
+use system_tests::Report;
+use system_tests::crash::{cannot_cut_power, cannot_trace, crash, draw, power_cut};
 
 /// The same each time: a failure here is to be met again. Other seeds are for the long versions.
 const SEED: u64 = 3;

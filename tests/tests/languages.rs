@@ -132,6 +132,7 @@ fn cases() -> Vec<Case> {
 fn event(payload: &str) -> Event {
     Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device: "dév-1".into(),
         topic: "conformance/ü".into(),
         payload: payload.as_bytes().into(),
@@ -145,6 +146,11 @@ struct State(BTreeMap<Vec<u8>, Arc<[u8]>>);
 impl Reads for State {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
         Ok(self.0.get(key).cloned())
+    }
+
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut keys = self.0.keys().filter(|key| key.as_slice() > after || after < prefix);
+        Ok(keys.find(|key| key.starts_with(prefix)).cloned())
     }
 }
 
@@ -241,6 +247,7 @@ impl Lane {
                 Effect::Publish { topic, payload, .. } => {
                     sent.push(format!("{topic} {}", String::from_utf8(payload).unwrap()));
                 }
+                other => panic!("none of these functions does this: {other:?}"),
             }
         }
         Ok(sent)

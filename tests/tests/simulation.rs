@@ -4,14 +4,15 @@
 use system_tests::simulation::{Report, simulate};
 use system_tests::{Cloud, Edgectl, World};
 
-const SEEDS: u64 = 10;
+/// Of the first ones nothing is known that was wrong; the last one found a backlog that was never delivered.
+const SEEDS: [u64; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 1003];
 
 #[test]
 fn each_record_is_delivered_once_or_known_to_be_gone() {
     let world = World::new().unwrap();
     let cloud = Cloud::start(&world).unwrap();
     let operator = Edgectl::new(&world, &cloud).unwrap();
-    let reports: Vec<Report> = (1..=SEEDS).map(|seed| simulate(&cloud, &operator, seed).unwrap()).collect();
+    let reports: Vec<Report> = SEEDS.into_iter().map(|seed| simulate(&cloud, &operator, seed).unwrap()).collect();
     for report in &reports {
         assert!(report.is_clean(), "{report}");
     }

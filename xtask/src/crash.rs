@@ -1,4 +1,4 @@
-//! `cargo xtask crash`, `cargo xtask power-cut` and `cargo xtask simulate`.
+//! `cargo xtask crash`, `power-cut`, `chaos` and `simulate`.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -42,6 +42,21 @@ anything else is not as it must be; then the folder with all logs stays.
 It takes root, loop devices and ext4's programs.
 ";
 
+pub(crate) const CHAOS_HELP: &str = "\
+Usage: cargo xtask chaos [--rounds N] [--seed S]
+
+Builds the whole system and puts proxies on the ways between devices, gateway and control plane, which do what bad networks
+do: they delay, send twice, let a later connection overtake, fall silent, read slowly, break off in the middle of an
+answer, and answer with 429, 500 and 503. In the end it compares what devices were told is acknowledged with what the
+control plane has.
+
+Prints how often which fault struck, how many events were acknowledged, lost and doubled, and the seed. Exit status 1 if an
+event was lost or doubled, or anything else is not as it must be; then the folder with all logs stays.
+
+  --rounds N  how often each fault strikes (5)
+  --seed S    a whole number, of the order of the faults. Without it: another one each time
+";
+
 pub(crate) const SIMULATE_HELP: &str = "\
 Usage: cargo xtask simulate [--runs N] [--seed S]
 
@@ -64,6 +79,10 @@ pub(crate) fn crash(arguments: &[String]) -> Outcome {
 
 pub(crate) fn power_cut(arguments: &[String]) -> Outcome {
     run("power-cut", "--cuts", arguments)
+}
+
+pub(crate) fn chaos(arguments: &[String]) -> Outcome {
+    run("chaos", "--rounds", arguments)
 }
 
 pub(crate) fn simulate(arguments: &[String]) -> Outcome {

@@ -16,7 +16,8 @@ const RUST: &str = "Cargo.toml";
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask functions
 
-Compiles every function in function-examples/ to WebAssembly and packs it with its function.toml, by `edgectl fn build`.
+Compiles every function in function-examples/ to WebAssembly and packs it with its function.toml, by `edgectl fn build`;
+then gives it the events in its folder fixtures/ and compares what it makes with what was approved, by `edgectl fn test`.
 Rust that has not changed is not compiled again. The packages are in functions/ of the target directory.
 
 What a folder holds says the language: Cargo.toml is Rust, function.c C, function.zig Zig, function.ts AssemblyScript. Where
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     pack()
 }
 
-/// Compiles and packs all of them; `edgectl` must be there.
+/// Compiles, packs and tests all of them; `edgectl` must be there.
 pub(crate) fn pack() -> Outcome {
     rust()?;
     for folder in folders()? {
@@ -56,7 +57,8 @@ fn other(folder: &Path, language: &Language) -> Outcome {
     if let Some(module) = language.compile(folder, &made("modules")?)? {
         let mut edgectl = edgectl()?;
         edgectl.arg("--wasm").arg(module).arg("--manifest").arg(folder.join(MANIFEST));
-        return run_program(edgectl.arg("--out").arg(package));
+        run_program(edgectl.arg("--out").arg(&package))?;
+        return test(folder, &package);
     }
     // An old one would be tested as if it were this one.
     let _ = std::fs::remove_file(&package);
@@ -72,7 +74,19 @@ pub(crate) fn rust() -> Outcome {
 }
 
 fn rust_crate(folder: &Path) -> Outcome {
-    run_program(edgectl()?.arg(folder).arg("--out").arg(package(folder, None)?))
+    let package = package(folder, None)?;
+    run_program(edgectl()?.arg(folder).arg("--out").arg(&package))?;
+    test(folder, &package)
+}
+
+/// Gives a package the events of its function's fixtures, where it has some.
+fn test(folder: &Path, package: &Path) -> Outcome {
+    let fixtures = folder.join("fixtures");
+    if !fixtures.is_dir() {
+        return Ok(());
+    }
+    let mut edgectl = cargo::command(binary("edgectl")?);
+    run_program(edgectl.args(["fn", "test"]).arg(package).arg("--fixtures").arg(fixtures))
 }
 
 /// An Extism plug-in, whose dependencies are its own: it has a lock file beside its manifest.

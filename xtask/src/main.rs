@@ -20,7 +20,7 @@ struct Command {
     run: fn(&[String]) -> Outcome,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     Command {
         name: "demo",
         summary: "builds and runs the whole system on a recording of a real sensor, in about a minute",
@@ -46,6 +46,12 @@ const COMMANDS: [Command; 7] = [
         run: crash::power_cut,
     },
     Command {
+        name: "chaos",
+        summary: "lets the network do what bad networks do, and looks for what is lost or doubled",
+        help: crash::CHAOS_HELP,
+        run: crash::chaos,
+    },
+    Command {
         name: "simulate",
         summary: "runs the sync protocol over a hostile link in virtual time, and looks for what is lost or doubled",
         help: crash::SIMULATE_HELP,
@@ -53,7 +59,7 @@ const COMMANDS: [Command; 7] = [
     },
     Command {
         name: "functions",
-        summary: "compiles and packs the example functions",
+        summary: "compiles, packs and tests the example functions",
         help: functions::HELP,
         run: functions::run,
     },

@@ -16,7 +16,7 @@ Checks everything, in this order:
   lint       cargo clippy, warnings are errors
   bare       the crates that must do without an operating system build for a microcontroller
   build      everything, tests too
-  functions  the example functions, compiled to WebAssembly and packed
+  functions  the example functions, compiled to WebAssembly, packed, and tested with their fixtures
   deny       licences and advisories of dependencies, where cargo-deny is installed
   doc        the documentation's links, and the examples in it
   run        all other tests, those of the whole system too: real programs, real sockets. By cargo-nextest where it is

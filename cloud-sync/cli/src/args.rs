@@ -1,5 +1,7 @@
 //! The command line.
 
+mod function;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,9 +11,20 @@ use sync_core::targeting::Target;
 
 use crate::time;
 
+pub(crate) use function::{Bench, Build, Dev, FunctionCommand, Inspect, Language, New, Run, Test};
+
+/// What the program ends with; the page docs/functions.md has the same table.
+const STATUSES: &str = "\
+Exit status:
+  0  done, and what was to be checked holds
+  1  no: a test differs, a function or a file is not right, the control plane refuses, a deployment does not run
+  2  the command line is wrong
+  3  this machine could not do it: a file cannot be read or written, a program or a token is missing
+  4  the other side cannot be reached: the control plane, or a broker";
+
 /// Builds, signs and deploys functions for IoT gateways, and looks after the gateways.
 #[derive(Parser)]
-#[command(name = "edgectl", version)]
+#[command(name = "edgectl", version, after_help = STATUSES)]
 pub(crate) struct Args {
     /// Where the control plane is.
     #[arg(long, global = true, env = "EDGECTL_SERVER", default_value = "http://127.0.0.1:8080")]
@@ -19,7 +32,7 @@ pub(crate) struct Args {
     /// File with the operator's token; without it, the variable EDGECTL_TOKEN holds the token itself.
     #[arg(long, global = true, env = "EDGECTL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Prints JSON, as the control plane's interface has it.
+    /// Prints JSON: the control plane's own, or one object a line for what comes one by one.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -70,6 +83,22 @@ pub(crate) enum Command {
     Streams,
     /// Shows the fleet in numbers.
     Stats,
+    /// Prints a script that completes this program's commands in a shell.
+    Completions {
+        /// For which one.
+        shell: Shell,
+    },
+}
+
+/// Shells that commands can be completed in.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Shell {
+    /// Put it where bash looks: edgectl completions bash > ~/.local/share/bash-completion/completions/edgectl
+    Bash,
+    /// Put it where zsh looks, a folder of $fpath: edgectl completions zsh > ~/.zfunc/_edgectl
+    Zsh,
+    /// Put it where fish looks: edgectl completions fish > ~/.config/fish/completions/edgectl.fish
+    Fish,
 }
 
 #[derive(Subcommand)]
@@ -87,36 +116,6 @@ pub(crate) enum KeyCommand {
     },
     /// Lists the public keys that the control plane knows.
     List,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum FunctionCommand {
-    /// Compiles a function to Wasm and puts its manifest in.
-    Build(Build),
-    /// Shows what is in a built function.
-    Inspect {
-        /// What `fn build` made.
-        file: PathBuf,
-    },
-}
-
-#[derive(clap::Args)]
-pub(crate) struct Build {
-    /// Directory of a Rust crate, with function.toml beside its Cargo.toml.
-    #[arg(required_unless_present = "wasm", conflicts_with = "wasm")]
-    pub(crate) dir: Option<PathBuf>,
-    /// A module that was compiled already, from whatever language.
-    #[arg(long, requires = "manifest", value_name = "FILE")]
-    pub(crate) wasm: Option<PathBuf>,
-    /// The manifest for --wasm.
-    #[arg(long, requires = "wasm", value_name = "FILE")]
-    pub(crate) manifest: Option<PathBuf>,
-    /// Where to; NAME.wasm in the current directory if not given.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
-    /// Installs the Wasm target with rustup if it is missing.
-    #[arg(long, conflicts_with = "wasm")]
-    pub(crate) install_target: bool,
 }
 
 #[derive(clap::Args)]

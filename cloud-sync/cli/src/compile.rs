@@ -26,31 +26,54 @@ const PROFILE: [&str; 6] = [
 
 /// Builds what the command line says.
 pub(crate) fn build(out: &Out, build: &Build) -> Result<(), Failure> {
-    let (manifest_path, wasm) = match (&build.wasm, &build.manifest, &build.dir) {
-        (Some(wasm), Some(manifest), _) => (manifest.clone(), Some(wasm.clone())),
-        (_, _, dir) => (dir.as_deref().unwrap_or(Path::new(".")).join("function.toml"), None),
-    };
-    // Checked before minutes are spent on compiling.
-    let text = read_text("cannot read the manifest", &manifest_path)?;
-    let manifest = Manifest::parse(&manifest_path.display().to_string(), &text).map_err(Failure::Manifest)?;
-    let wasm = match wasm {
-        Some(wasm) => wasm,
-        None => {
-            let dir = manifest_path.parent().unwrap_or(Path::new("."));
-            let dir = dir.canonicalize().map_err(Failure::file("cannot enter", dir))?;
-            find_target(&dir, build.install_target)?;
-            compile(&dir)?
+    let package = match (&build.wasm, &build.manifest, &build.dir) {
+        (Some(wasm), Some(manifest), _) => pack(wasm, &read_manifest(manifest)?)?,
+        (_, _, dir) => {
+            let how = Building { install_target: build.install_target, quiet: false };
+            folder(dir.as_deref().unwrap_or(Path::new(".")), how)?
         }
     };
-    let module = fs::read(&wasm).map_err(Failure::file("cannot read the module in", &wasm))?;
-    let package = Package::pack(&module, &text).map_err(|source| Failure::Package { path: wasm.clone(), source })?;
-    let path = build.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.wasm", manifest.name)));
+    let path = build.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.wasm", package.manifest().name)));
     fs::write(&path, package.bytes()).map_err(Failure::file("cannot write", &path))?;
     let built = Built::new(&package, &path);
     out.value(&built, || built.text())
 }
 
-fn program(variable: &str, name: &str) -> String {
+/// How a folder is built.
+#[derive(Clone, Copy)]
+pub(crate) struct Building {
+    /// Installs the Wasm target if it is missing.
+    pub(crate) install_target: bool,
+    /// Says nothing but what is wrong.
+    pub(crate) quiet: bool,
+}
+
+/// Builds the function in a folder.
+pub(crate) fn folder(dir: &Path, how: Building) -> Result<Package, Failure> {
+    // Checked before minutes are spent on compiling.
+    let text = read_manifest(&dir.join("function.toml"))?;
+    let dir = dir.canonicalize().map_err(Failure::file("cannot enter", dir))?;
+    // Cargo would look for one further up, and might find another crate.
+    if !dir.join("Cargo.toml").is_file() {
+        return Err(Failure::NoCrate(dir));
+    }
+    find_target(&dir, how.install_target)?;
+    pack(&compile(&dir, how.quiet)?, &text)
+}
+
+/// The text of a manifest without mistakes.
+fn read_manifest(path: &Path) -> Result<String, Failure> {
+    let text = read_text("cannot read the manifest", path)?;
+    Manifest::parse(&path.display().to_string(), &text).map_err(Failure::Manifest)?;
+    Ok(text)
+}
+
+fn pack(wasm: &Path, manifest: &str) -> Result<Package, Failure> {
+    let module = fs::read(wasm).map_err(Failure::file("cannot read the module in", wasm))?;
+    Package::pack(&module, manifest).map_err(|source| Failure::Package { path: wasm.to_owned(), source })
+}
+
+pub(crate) fn program(variable: &str, name: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| name.to_owned())
 }
 
@@ -75,11 +98,14 @@ fn find_target(dir: &Path, install: bool) -> Result<(), Failure> {
 ///
 /// `cargo rustc` hands the stack's size to the last step only: whatever flags the user or his configuration has set stay
 /// as they are, and a library need not say in its manifest that it is a `cdylib`.
-fn compile(dir: &Path) -> Result<PathBuf, Failure> {
+fn compile(dir: &Path, quiet: bool) -> Result<PathBuf, Failure> {
     let cargo = program("CARGO", "cargo");
     let mut command = Command::new(&cargo);
     command.args(["rustc", "--lib", "--crate-type", "cdylib", "--release", "--target", TARGET]);
     command.arg("--message-format=json-render-diagnostics");
+    if quiet {
+        command.arg("--quiet");
+    }
     for setting in PROFILE {
         command.args(["--config", setting]);
     }

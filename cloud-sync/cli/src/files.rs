@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use function_package::{Package, SigningKey, Trigger};
+use function_package::{Package, SigningKey};
 use serde::Serialize;
 use sync_core::api;
 
@@ -96,48 +96,6 @@ impl<'a> Built<'a> {
         let Self { name, version, size, digest, file } = self;
         format!("{name} {version}\nsize:    {size} bytes\ndigest:  {digest}\nfile:    {}", file.display())
     }
-}
-
-#[derive(Serialize)]
-struct Inspected<'a> {
-    #[serde(flatten)]
-    built: Built<'a>,
-    description: Option<&'a str>,
-    triggers: Vec<String>,
-    streams: &'a [String],
-    publish: &'a [String],
-    config: std::collections::BTreeMap<&'a str, String>,
-}
-
-/// Shows what is in a built function.
-pub(crate) fn inspect(out: &Out, path: &Path) -> Result<(), Failure> {
-    let package = open(path)?;
-    let manifest = package.manifest();
-    let trigger = |trigger: &Trigger| match trigger {
-        Trigger::Mqtt { filter } => format!("mqtt {filter}"),
-        other => format!("{other:?}"),
-    };
-    let inspected = Inspected {
-        built: Built::new(&package, path),
-        description: manifest.description.as_deref(),
-        triggers: manifest.triggers.iter().map(trigger).collect(),
-        streams: &manifest.allow.streams,
-        publish: &manifest.allow.publish,
-        config: manifest.config.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect(),
-    };
-    out.value(&inspected, || {
-        let list = |items: &[String]| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
-        let config: Vec<String> = inspected.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let description = inspected.description.map(|text| format!("about:   {text}\n")).unwrap_or_default();
-        format!(
-            "{}\n{description}runs on: {}\nstreams: {}\npublish: {}\nconfig:  {}",
-            inspected.built.text(),
-            list(&inspected.triggers),
-            list(inspected.streams),
-            list(inspected.publish),
-            list(&config)
-        )
-    })
 }
 
 /// Signs a built function and stores it in the control plane.

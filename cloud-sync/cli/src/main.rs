@@ -1,5 +1,5 @@
-//! Everything an operator or a function author does: makes keys, builds, signs and deploys functions, enrols gateways,
-//! and looks at what they do. It knows the control plane's public interface only.
+//! Everything an operator or a function author does: makes, tests, signs and deploys functions, enrols gateways, and
+//! looks at what they do. Of the control plane it knows the public interface only; a function it runs as a gateway does.
 
 mod args;
 mod client;
@@ -7,19 +7,22 @@ mod compile;
 mod deploy;
 mod failure;
 mod files;
+mod function;
 mod gateway;
+mod local;
 mod out;
 mod records;
 mod show;
+mod source;
 mod time;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use reqwest::Method;
 use sync_core::api;
 
-use args::{Args, ClaimCommand, Command, FunctionCommand, GatewayCommand, KeyCommand};
+use args::{Args, ClaimCommand, Command, GatewayCommand, KeyCommand, Shell};
 use client::Client;
 use failure::Failure;
 use out::Out;
@@ -37,7 +40,7 @@ fn main() -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             out::complain(&failure);
-            ExitCode::from(1)
+            ExitCode::from(failure.status())
         }
     }
 }
@@ -57,8 +60,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Key(KeyCommand::List) => {
             show::publishers(&out, &connect()?.get("listing the publishers", "/publishers").await?)
         }
-        Command::Fn(FunctionCommand::Build(build)) => compile::build(&out, &build),
-        Command::Fn(FunctionCommand::Inspect { file }) => files::inspect(&out, &file),
+        Command::Fn(command) => function::run(&out, command).await,
         Command::Push { file, key } => files::push(&out, &connect()?, &file, &key).await,
         Command::Deploy(wanted) => deploy::deploy(&out, &connect()?, wanted).await,
         Command::Undeploy { name, to } => deploy::undeploy(&out, &connect()?, &name, &to).await,
@@ -85,5 +87,17 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Records(wanted) => records::records(&out, &connect()?, wanted).await,
         Command::Streams => show::streams(&out, &connect()?.get("listing the streams", "/streams").await?),
         Command::Stats => show::stats(&out, &connect()?.get("asking for the fleet's numbers", "/stats").await?),
+        Command::Completions { shell } => completions(&out, shell),
     }
+}
+
+fn completions(out: &Out, shell: Shell) -> Result<(), Failure> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "edgectl", &mut script);
+    out.line(String::from_utf8_lossy(&script).trim_end())
 }

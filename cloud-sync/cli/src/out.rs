@@ -1,6 +1,7 @@
 //! What a command prints: tables for people, JSON for programs.
 
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -10,11 +11,38 @@ use crate::failure::Failure;
 /// Standard output.
 pub(crate) struct Out {
     pub(crate) json: bool,
+    colours: bool,
+}
+
+/// Colours, by what they say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paint {
+    Good,
+    Bad,
+    Warn,
+    Head,
+    Dim,
+    Plain,
 }
 
 impl Out {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        // Any value but an empty one says no: no-color.org.
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { json, colours: !json && !refused && io::stdout().is_terminal() }
+    }
+
+    /// Text in a colour, where there are colours.
+    pub(crate) fn paint(&self, paint: Paint, text: impl fmt::Display) -> String {
+        let code = match paint {
+            Paint::Good => "32",
+            Paint::Bad => "31",
+            Paint::Warn => "33",
+            Paint::Head => "1",
+            Paint::Dim => "2",
+            Paint::Plain => return text.to_string(),
+        };
+        if self.colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_string() }
     }
 
     /// A line as it is, on standard output.
@@ -84,6 +112,15 @@ pub(crate) fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_are_for_terminals() {
+        // A test's output is none, or is caught.
+        let out = |colours| Out { json: false, colours };
+        assert_eq!(out(false).paint(Paint::Bad, "no"), "no");
+        assert_eq!(out(true).paint(Paint::Bad, "no"), "\u{1b}[31mno\u{1b}[0m");
+        assert_eq!(out(true).paint(Paint::Plain, 1), "1");
+    }
 
     #[test]
     fn tables_are_aligned_and_harmless() {

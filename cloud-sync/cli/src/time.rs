@@ -55,6 +55,28 @@ fn parse_utc(text: &str) -> Option<u64> {
     exists.then(|| (days * 86_400 + hour * 3_600 + minute * 60 + second).unsigned_abs() * 1_000_000)
 }
 
+/// Reads a moment with all that RFC 3339, section 5.6 allows, and an offset without a colon, as strftime writes it.
+pub(crate) fn parse_instant(text: &str) -> Option<u64> {
+    let (local, offset_s) = match text.strip_suffix('Z') {
+        Some(local) => (local, 0),
+        None => {
+            let at = text.rfind(['+', '-']).filter(|at| *at > "2026-11-03".len())?;
+            let digits: String = text[at + 1..].chars().filter(|character| *character != ':').collect();
+            let [hours, minutes] = [digits.get(..2)?, digits.get(2..)?].map(|digits| digits.parse::<i64>().ok());
+            let (hours, minutes) = (hours.filter(|hours| *hours < 24)?, minutes.filter(|minutes| *minutes < 60)?);
+            let seconds = hours * 3_600 + minutes * 60;
+            (&text[..at], if text[at..].starts_with('-') { -seconds } else { seconds })
+        }
+    };
+    let (whole, fraction) = local.split_once('.').unwrap_or((local, "0"));
+    if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let micros: u64 = format!("{fraction:0<6}")[..6].parse().ok()?;
+    let seconds = i64::try_from(parse_utc(&format!("{whole}Z"))? / 1_000_000).ok()?;
+    Some(u64::try_from(seconds - offset_s).ok()? * 1_000_000 + micros)
+}
+
 /// Writes a moment as RFC 3339 in UTC, with milliseconds.
 pub(crate) fn show(us: u64) -> String {
     let (seconds, milliseconds) = (us / 1_000_000, us / 1_000 % 1_000);
@@ -128,6 +150,24 @@ mod tests {
             assert!(parse_moment(text).is_err(), "{text}");
         }
         assert!(parse_moment("1h").unwrap() < now_us());
+    }
+
+    #[test]
+    fn instants_have_fractions_and_offsets() {
+        let noon = 1_793_707_200_000_000;
+        for (text, us) in [
+            ("2026-11-03T12:00:00Z", noon),
+            ("2026-11-03T12:00:00.25Z", noon + 250_000),
+            ("2026-11-03T14:00:00.000001999+0200", noon + 1),
+            ("2026-11-03T06:30:00-05:30", noon),
+        ] {
+            assert_eq!(parse_instant(text), Some(us), "{text}");
+        }
+        for text in
+            ["", "2026-11-03", "2026-11-03T12:00:00", "2026-11-03T12:00:00.Z", "2026-11-03T12:00:00+99:00", "ü+1"]
+        {
+            assert_eq!(parse_instant(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use crate::encode;
 use crate::handshake::{self, Hello, Rejection};
 use crate::hub::{Hub, Seat};
-use crate::ingest::{Ack, Inbound, Ingest};
+use crate::ingest::{Ack, Inbound, Ingest, Presence};
 use crate::link::{Close, Link};
 use crate::message::user_properties;
 use crate::reader::Input;
@@ -153,6 +153,7 @@ pub(crate) async fn serve<I: Ingest>(
     };
     tracing::debug!(client = %seat.client_id, identity = %hello.identity, %address, "connected");
     let mut connection = Connection { hub, ingest, link, seat, hello };
+    connection.ingest.presence(&connection.hello.identity, Presence::Connected).await;
     let end = {
         let (mut read, mut write) = stream.split();
         tokio::select! {
@@ -221,6 +222,9 @@ impl<I: Ingest> Connection<I> {
         let delay =
             will.as_ref().map_or(Duration::ZERO, |will| will.delay.min(expiry.unwrap_or(self.hello.claim.expiry)));
         self.hub.detach(&self.seat, &self.link, expiry, !delay.is_zero(), now.into_std());
+        if !matches!(end, End::TakenOver { .. } | End::SendAgain | End::Drained) {
+            self.ingest.presence(&self.hello.identity, Presence::Disconnected).await;
+        }
         if let Some(reason) = end.reason() {
             if self.hello.peer.version == ProtocolVersion::V5 {
                 encode::disconnect(&mut out, reason);

@@ -19,6 +19,23 @@ pub trait Ingest: Send + Sync + 'static {
     ///
     /// The future is dropped when the connection ends meanwhile; the message then counts as not taken.
     fn submit(&self, inbound: Inbound) -> impl Future<Output = ()> + Send;
+
+    /// A client (as [`Inbound::client`]) connected, or is gone. Nothing of a connection is read before the first of these
+    /// returns, and all that came from it was submitted before the second one. A client that connects once more while
+    /// it is connected, and one whose connection the broker ended to have everything sent again, is not gone.
+    fn presence(&self, client: &Arc<str>, presence: Presence) -> impl Future<Output = ()> + Send {
+        let _ = (client, presence);
+        std::future::ready(())
+    }
+}
+
+/// What happened to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It connected.
+    Connected,
+    /// Its connection ended.
+    Disconnected,
 }
 
 /// A message that a device published, or the will of a device that is gone.

@@ -66,7 +66,7 @@ mod wire;
 mod writer;
 
 pub use broker::{Broker, Handle, PublishError};
-pub use ingest::{Ack, Inbound, Ingest, Refusal, RefusalCode};
+pub use ingest::{Ack, Inbound, Ingest, Presence, Refusal, RefusalCode};
 pub use mqtt5_protocol::QoS;
 pub use options::{Access, BrokerError, Options};
 pub use rules::{Pattern, PatternError, Rule};

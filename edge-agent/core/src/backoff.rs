@@ -39,8 +39,23 @@ impl Backoff {
     }
 }
 
+/// How long an event waits until it is given to its function once more, in milliseconds: `backoff_ms` after the first
+/// attempt, twice as long after each further one, an hour at most. Without jitter: what is spread by it are fleets.
+pub fn retry_after_ms(backoff_ms: u32, attempts: u32) -> u64 {
+    const LONGEST_MS: u64 = 3_600_000;
+    let doubled = 1u64.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
+    u64::from(backoff_ms).saturating_mul(doubled).min(LONGEST_MS)
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn retries_wait_twice_as_long_each_time() {
+        let waits: std::vec::Vec<u64> = (1..=5).map(|attempts| retry_after_ms(1_000, attempts)).collect();
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000]);
+        assert_eq!((retry_after_ms(1_000, 100), retry_after_ms(u32::MAX, u32::MAX)), (3_600_000, 3_600_000));
+    }
+
     use super::*;
 
     #[test]

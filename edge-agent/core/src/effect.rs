@@ -38,6 +38,28 @@ pub enum Effect {
         /// Quality of service and retain.
         flags: PublishFlags,
     },
+    /// Put a message into a queue, for the function that reads it.
+    Enqueue {
+        /// The queue.
+        queue: String,
+        /// Any bytes.
+        body: Vec<u8>,
+        /// How long it waits at least, in milliseconds.
+        delay_ms: u32,
+    },
+    /// Answer the HTTP request that the event is. The last one counts.
+    Respond(Response),
+}
+
+/// The answer to an HTTP request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code, 200 to 599.
+    pub status: u16,
+    /// Header fields, with names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Any bytes.
+    pub body: Vec<u8>,
 }
 
 /// The effects of one run, in the order the function listed them.

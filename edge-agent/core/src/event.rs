@@ -1,5 +1,6 @@
 //! What comes in.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -14,7 +15,7 @@ pub struct Event {
     pub kind: EventKind,
     /// Who sent it: the authenticated identity where there is one, else what the configuration says.
     pub device: Arc<str>,
-    /// The MQTT topic.
+    /// The MQTT topic; of other events what [`EventKind`] says.
     pub topic: Arc<str>,
     /// Any bytes; an envelope, if there was one, is taken off.
     pub payload: Payload,
@@ -22,6 +23,8 @@ pub struct Event {
     pub identity: Option<Identity>,
     /// When the gateway received it, microseconds since 1970-01-01 UTC by the gateway's clock.
     pub time_us: u64,
+    /// What else is known of it, names with values; see [`EventKind`]. None of an MQTT message.
+    pub attributes: Vec<(String, String)>,
 }
 
 impl Event {
@@ -49,15 +52,6 @@ pub struct Identity {
     pub sequence: u64,
 }
 
-/// An event that no function could handle, kept with all that is needed to look at it and to send it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The event.
-    pub event: Event,
-    /// Why it is here, for a person: names the function and the cause.
-    pub reason: Vec<u8>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +62,7 @@ mod tests {
             let kind = EventKind::Mqtt;
             Event {
                 kind,
+                attributes: Vec::new(),
                 device: device.into(),
                 topic: topic.into(),
                 payload: payload.into(),

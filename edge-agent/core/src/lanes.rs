@@ -17,6 +17,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use crate::dedup::Seen;
 
@@ -55,6 +56,13 @@ impl Memory {
     /// The value of a key as this lane knows it; the outer `None`: unknown, ask the store.
     pub fn state(&self, key: &[u8]) -> Option<Option<Arc<[u8]>>> {
         self.state.get(key).cloned()
+    }
+
+    /// The first key with this prefix after this one of which the lane knows a value, or knows that there is none.
+    pub fn next_key(&self, prefix: &[u8], after: &[u8]) -> Option<(&[u8], bool)> {
+        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let (key, value) = self.state.range::<[u8], _>((from, Bound::Unbounded)).next()?;
+        key.starts_with(prefix).then_some((key.as_slice(), value.is_some()))
     }
 
     /// Remembers a value that was read or written.

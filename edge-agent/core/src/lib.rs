@@ -18,6 +18,7 @@ pub mod lanes;
 pub mod pace;
 pub mod retention;
 pub mod router;
+pub mod schedule;
 pub mod topic;
 pub mod uplink;
 

@@ -52,6 +52,10 @@ impl Reads for Memory {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
         Ok(self.0.get(key).cloned())
     }
+
+    fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -79,7 +83,11 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
     let spec = Spec {
         name: what.to_owned(),
         limits: Limits::default(),
-        permissions: Permissions { streams: vec![StreamPattern::new("*")?], publish: vec![Filter::new("#")?] },
+        permissions: Permissions {
+            streams: vec![StreamPattern::new("*")?],
+            publish: vec![Filter::new("#")?],
+            queues: Vec::new(),
+        },
         ..Spec::default()
     };
     let before = Instant::now();
@@ -93,6 +101,7 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
     let loaded = before.elapsed();
     let event = Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device: "sensor".into(),
         topic: "a/b".into(),
         payload: payload.as_bytes().into(),

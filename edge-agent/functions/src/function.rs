@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use agent_core::{Effects, Event};
-use function_abi::{EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
+use function_abi::{Attributes, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
 use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
 use crate::contain::contain;
-use crate::host::{Host, Shared, Stop};
+use crate::fuel::PER_STATE_READ;
+use crate::host::{Host, Question, Shared, Stop};
 use crate::imports::{answer_state, charge, units};
 use crate::limits::Limits;
 use crate::trap::{Trap, TrapKind};
@@ -33,6 +34,13 @@ pub trait Reads {
     /// # Errors
     /// The store failed. The run is abandoned: it is not the function's fault.
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError>;
+
+    /// The first key (bytewise) that begins with `prefix` and comes after `after`, within the function and the partition of
+    /// the run.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
 }
 
 /// The store could not answer.
@@ -195,13 +203,38 @@ impl Function {
                 TypedResumableCall::OutOfFuel(_) => return Err(End::Failed(Trap::out_of_fuel(store.data()))),
                 TypedResumableCall::HostTrap(waiting) => waiting,
             };
-            let read = match (waiting.host_error().downcast_ref(), &store.data().read) {
-                (Some(Stop::ReadState), Some(read)) => read,
+            let question = match (waiting.host_error().downcast_ref(), &store.data().read) {
+                (Some(Stop::ReadState), Some(read)) => read.question.clone(),
                 _ => return Err(End::Failed(Trap::from_error(waiting.host_error(), store.data()))),
             };
-            let value = reads.state(&read.key).map_err(End::Abandoned)?;
+            let value: Option<Arc<[u8]>> = match question {
+                Question::Value(key) => reads.state(&key).map_err(End::Abandoned)?,
+                Question::Next { prefix, after } => self.next_key(store, reads, &prefix, after)?.map(Into::into),
+            };
             let answer = answer_state(store, value.as_deref()).map_err(|stop| self.stopped(store, stop))?;
             step = contain(|| waiting.resume(&mut *store, &[answer]));
+        }
+    }
+
+    /// The next key of the state as this run sees it: what it put itself, and what it found and did not delete.
+    fn next_key(
+        &self,
+        store: &mut Store<Host>,
+        reads: &mut dyn Reads,
+        prefix: &[u8],
+        mut after: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, End> {
+        let own = store.data().next_written(prefix, &after).map(<[u8]>::to_vec);
+        loop {
+            match (reads.next_key(prefix, &after).map_err(End::Abandoned)?, &own) {
+                (Some(found), Some(own)) if found >= *own => return Ok(Some(own.clone())),
+                (Some(found), _) if store.data().deleted(&found) => {
+                    self.charge(store, PER_STATE_READ)?;
+                    after = found;
+                }
+                (Some(found), _) => return Ok(Some(found)),
+                (None, own) => return Ok(own.clone()),
+            }
         }
     }
 
@@ -258,17 +291,26 @@ fn exports(instance: Instance, store: &Store<Host>) -> Result<Exports, wasmi::Er
 /// An event as it lies in the function's memory.
 struct Block<'a> {
     event: &'a Event,
-    parts: [&'a [u8]; 3],
+    attributes: Vec<u8>,
 }
 
 impl<'a> Block<'a> {
     fn of(event: &'a Event) -> Self {
-        Self { event, parts: [event.device.as_bytes(), event.topic.as_bytes(), &event.payload] }
+        let mut attributes = Vec::new();
+        for (name, value) in &event.attributes {
+            // Longer ones than an event may be come from nowhere.
+            let _ = Attributes::write(name, value, |part| attributes.extend_from_slice(part));
+        }
+        Self { event, attributes }
+    }
+
+    fn parts(&self) -> [&[u8]; 4] {
+        [self.event.device.as_bytes(), self.event.topic.as_bytes(), &self.event.payload, &self.attributes]
     }
 
     /// Bytes of the block, or why it has no place in any memory that the function may have.
     fn len(&self, limits: &Limits) -> Result<u32, String> {
-        let len = self.parts.iter().fold(EventHeader::LEN, |len, part| len.saturating_add(part.len()));
+        let len = self.parts().iter().fold(EventHeader::LEN, |len, part| len.saturating_add(part.len()));
         match u32::try_from(len) {
             Ok(short) if len <= limits.memory_bytes => Ok(short),
             _ => Err(format!(
@@ -284,7 +326,7 @@ impl<'a> Block<'a> {
         let (boot, sequence) =
             self.event.identity.as_ref().map_or((0, 0), |identity| (identity.boot, identity.sequence));
         let mut at = EventHeader::LEN;
-        let [device, topic, payload] = self.parts.map(|part| {
+        let [device, topic, payload, attributes] = self.parts().map(|part| {
             let span = Span { offset: at as u32, len: part.len() as u32 };
             out[at..at + part.len()].copy_from_slice(part);
             at += part.len();
@@ -299,6 +341,7 @@ impl<'a> Block<'a> {
             device,
             topic,
             payload,
+            attributes,
         };
         out[..EventHeader::LEN].copy_from_slice(&header.to_bytes());
     }

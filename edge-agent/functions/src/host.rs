@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
+use agent_core::effect::Response;
 use agent_core::topic::check_topic;
 use agent_core::{Effect, Effects};
-use function_abi::{LogLevel, Priority, PublishFlags};
+use function_abi::{Attributes, LogLevel, Priority, PublishFlags};
 use wasmi::errors::HostError;
 use wasmi::{Memory, ResourceLimiter};
 use wasmi_core::LimiterError;
@@ -66,7 +67,7 @@ fn stop<T>(kind: TrapKind, what: impl Into<String>) -> Result<T, Stop> {
 /// A question to the store.
 #[derive(Debug)]
 pub(crate) struct StateRead {
-    pub(crate) key: Vec<u8>,
+    pub(crate) question: Question,
     pub(crate) answer: Answer,
 }
 
@@ -77,6 +78,15 @@ pub(crate) enum Answer {
     Memory(Range<usize>),
     /// Into a block of the Extism kernel.
     Block,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Question {
+    /// The value of a key.
+    Value(Vec<u8>),
+    /// The first key with this prefix after this one.
+    Next { prefix: Vec<u8>, after: Vec<u8> },
 }
 
 /// What one run has done so far.
@@ -147,10 +157,31 @@ impl Host {
             Some(Effect::StatePut { value, .. }) => Ok(Some(value)),
             Some(_) => Ok(None),
             None => {
-                self.read = Some(StateRead { key: key.to_vec(), answer });
+                self.read = Some(StateRead { question: Question::Value(key.to_vec()), answer });
                 Err(Stop::ReadState)
             }
         }
+    }
+
+    /// `state_next`: the question to ask the store; [`next_written`](Self::next_written) has the rest.
+    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8], out: Range<usize>) -> Result<(), Stop> {
+        self.check_started("state_next")?;
+        let question = Question::Next { prefix: prefix.to_vec(), after: after.to_vec() };
+        self.read = Some(StateRead { question, answer: Answer::Memory(out) });
+        Err(Stop::ReadState)
+    }
+
+    /// The first key that this run put, with this prefix and after this key.
+    pub(crate) fn next_written(&self, prefix: &[u8], after: &[u8]) -> Option<&[u8]> {
+        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let keys = self.written.range::<[u8], _>((from, Bound::Unbounded));
+        let mut keys = keys.take_while(|(key, _)| key.starts_with(prefix));
+        keys.find(|(_, at)| matches!(self.effects[**at], Effect::StatePut { .. })).map(|(key, _)| key.as_slice())
+    }
+
+    /// Whether this run deleted a key.
+    pub(crate) fn deleted(&self, key: &[u8]) -> bool {
+        self.written.get(key).is_some_and(|at| matches!(self.effects[*at], Effect::StateDelete { .. }))
     }
 
     /// `state_put`.
@@ -233,6 +264,47 @@ impl Host {
         }
         self.admit("publish", topic.len() + payload.len())?;
         self.effects.push(Effect::Publish { topic: topic.to_owned(), payload: payload.to_vec(), flags });
+        Ok(())
+    }
+
+    /// `enqueue`.
+    pub(crate) fn enqueue(&mut self, queue: &[u8], body: &[u8], delay_ms: u32) -> Result<(), Stop> {
+        let queue = text("enqueue", "queue", queue)?;
+        if !self.shared.permissions.may_enqueue(queue) {
+            let allowed = list(self.shared.permissions.queues.iter());
+            let queue = shown(queue.as_bytes());
+            return stop(
+                TrapKind::NotAllowed,
+                format!(
+                    "enqueue: it may not put messages into the queue {queue}; allowed: {allowed}. Add it to its \
+                     permissions"
+                ),
+            );
+        }
+        self.admit("enqueue", queue.len() + body.len())?;
+        self.effects.push(Effect::Enqueue { queue: queue.to_owned(), body: body.to_vec(), delay_ms });
+        Ok(())
+    }
+
+    /// `respond`.
+    pub(crate) fn respond(&mut self, status: u32, headers: &[u8], body: &[u8]) -> Result<(), Stop> {
+        let wrong = |what: String| stop(TrapKind::BadArgument, format!("respond: {what}"));
+        let status = match u16::try_from(status) {
+            Ok(status @ 200..=599) => status,
+            _ => return wrong(format!("{status} is no status that ends a request; allowed is 200 to 599")),
+        };
+        let attributes = Attributes(headers);
+        if !attributes.are_whole() {
+            return wrong("the headers are damaged; they are encoded as attributes are".to_owned());
+        }
+        let headers: Vec<(String, String)> =
+            attributes.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        if let Some((name, value)) = headers.iter().find(|(name, value)| !is_field(name, value)) {
+            let (name, value) = (shown(name.as_bytes()), shown(value.as_bytes()));
+            return wrong(format!("{name}: {value} is no header field (RFC 9110, section 5)"));
+        }
+        self.admit("respond", attributes.0.len() + body.len())?;
+        self.effects.push(Effect::Respond(Response { status, headers, body: body.to_vec() }));
         Ok(())
     }
 
@@ -356,6 +428,14 @@ impl ResourceLimiter for Host {
     fn memories(&self) -> usize {
         1
     }
+}
+
+/// A name is a token, a value has visible characters, spaces and tabs only (RFC 9110, sections 5.1 and 5.5).
+fn is_field(name: &str, value: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty()
+        && name.bytes().all(token)
+        && value.bytes().all(|byte| (0x20..0x7f).contains(&byte) || byte == b'\t')
 }
 
 fn text<'a>(import: &str, what: &str, bytes: &'a [u8]) -> Result<&'a str, Stop> {

@@ -11,15 +11,18 @@ use crate::fuel::{BYTES_PER_UNIT, PER_CALL, PER_STATE_READ};
 use crate::host::{Answer, Host, Stop};
 use crate::trap::TrapKind;
 
-/// Every import: its name, how many i32 it takes, and whether it answers one.
-pub(crate) const IMPORTS: [(&str, usize, bool); 9] = [
+/// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one.
+pub const IMPORTS: [(&str, usize, bool); 12] = [
     ("config_get", 4, true),
     ("state_get", 4, true),
+    ("state_next", 6, true),
     ("random_fill", 2, false),
     ("state_put", 4, false),
     ("state_delete", 2, false),
     ("emit", 5, false),
     ("publish", 5, false),
+    ("enqueue", 5, false),
+    ("respond", 5, false),
     ("log", 3, false),
     ("fail", 2, false),
 ];
@@ -35,6 +38,14 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
         .func_wrap(NAMESPACE, "state_get", |mut env: Env<'_>, key: u32, key_len: u32, out: u32, out_cap: u32| {
             state_get(&mut env, (key, key_len), (out, out_cap)).map_err(Error::host)
         })?
+        .func_wrap(
+            NAMESPACE,
+            "state_next",
+            |mut env: Env<'_>, prefix: u32, prefix_len: u32, after: u32, after_len: u32, out: u32, out_cap: u32| {
+                let params = [("prefix", prefix, prefix_len), ("after", after, after_len), ("out", out, out_cap)];
+                state_next(&mut env, params).map_err(Error::host)
+            },
+        )?
         .func_wrap(NAMESPACE, "random_fill", |mut env: Env<'_>, out: u32, out_len: u32| {
             with(&mut env, "random_fill", [("out", out, out_len)], |host, memory, [out]| {
                 host.random.fill(&mut memory[out]);
@@ -69,6 +80,26 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                 let params = [("topic", topic, topic_len), ("payload", payload, payload_len)];
                 with(&mut env, "publish", params, |host, memory, [topic, payload]| {
                     host.publish(&memory[topic], &memory[payload], flags)
+                })
+            },
+        )?
+        .func_wrap(
+            NAMESPACE,
+            "enqueue",
+            |mut env: Env<'_>, queue: u32, queue_len: u32, body: u32, body_len: u32, delay_ms: u32| {
+                let params = [("queue", queue, queue_len), ("body", body, body_len)];
+                with(&mut env, "enqueue", params, |host, memory, [queue, body]| {
+                    host.enqueue(&memory[queue], &memory[body], delay_ms)
+                })
+            },
+        )?
+        .func_wrap(
+            NAMESPACE,
+            "respond",
+            |mut env: Env<'_>, status: u32, headers: u32, headers_len: u32, body: u32, body_len: u32| {
+                let params = [("headers", headers, headers_len), ("body", body, body_len)];
+                with(&mut env, "respond", params, |host, memory, [headers, body]| {
+                    host.respond(status, &memory[headers], &memory[body])
                 })
             },
         )?
@@ -108,6 +139,18 @@ fn state_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32,
     let answer = answer(bytes, out, value)?;
     charge(env, units(copied))?;
     Ok(answer)
+}
+
+/// Always a question to the store.
+fn state_next(env: &mut Env<'_>, params: [(&str, u32, u32); 3]) -> Result<i32, Stop> {
+    let (memory, [prefix, after, out]) = ranges(env, "state_next", params)?;
+    charge(&mut *env, PER_CALL + units(prefix.len() + after.len()))?;
+    let (bytes, host) = memory.data_and_store_mut(&mut *env);
+    let asked = host.state_next(&bytes[prefix], &bytes[after], out);
+    if matches!(asked, Err(Stop::ReadState)) {
+        charge(env, PER_STATE_READ)?;
+    }
+    asked.map(|()| ABSENT)
 }
 
 /// Answers the read of the state that waits, with what the store said.

@@ -29,12 +29,15 @@ mod load;
 mod permissions;
 mod random;
 mod scan;
+mod spec;
 mod trap;
 
 pub use error::{LoadCause, LoadError};
 pub use extism::{Extism, ExtismInput};
 pub use function::{Function, LogLine, Outcome, ReadError, Reads, Run};
+pub use imports::IMPORTS;
 pub use limits::Limits;
-pub use load::{Engine, Spec};
+pub use load::Engine;
 pub use permissions::{MAX_STREAM_BYTES, Permissions, StreamError, StreamPattern, check_stream};
+pub use spec::{Spec, SpecCause, SpecError};
 pub use trap::{Trap, TrapKind};

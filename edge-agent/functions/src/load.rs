@@ -1,6 +1,5 @@
 //! From the bytes of a module to a function that can run.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,13 +8,13 @@ use wasmi::{CompilationMode, Config, ExternType, FuncType, Linker, Module, ValTy
 
 use crate::contain::contain;
 use crate::error::{LoadCause, LoadError};
-use crate::extism::{self, Extism};
+use crate::extism;
 use crate::function::Function;
 use crate::host::{Host, Shared};
 use crate::imports::{IMPORTS, link};
 use crate::limits::Limits;
-use crate::permissions::Permissions;
 use crate::scan::Scan;
+use crate::spec::Spec;
 
 /// First four bytes of every WebAssembly binary, then the version of a core module, or that of a component.
 const MAGIC: &[u8] = b"\0asm";
@@ -32,23 +31,6 @@ const WANTED_HANDLE: &str = "a function (i32, i32) -> i32 that handles an event"
 /// Makes functions out of modules. Cheap to clone; one serves the whole process.
 #[derive(Clone, Debug, Default)]
 pub struct Engine(());
-
-/// What is known about a function besides its code.
-#[derive(Clone, Debug, Default)]
-pub struct Spec {
-    /// Name of the function; every error and trap begins with it.
-    pub name: String,
-    /// Its version, shown beside the name.
-    pub version: String,
-    /// What it may use.
-    pub limits: Limits,
-    /// What it may reach.
-    pub permissions: Permissions,
-    /// What `config_get` answers.
-    pub config: BTreeMap<String, String>,
-    /// What the call of an Extism plug-in means; `None`: it is none.
-    pub extism: Option<Extism>,
-}
 
 /// What a function is called in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,17 @@ pub struct Permissions {
     pub streams: Vec<StreamPattern>,
     /// Topics that it may publish to.
     pub publish: Vec<Filter>,
+    /// Queues that it may put messages into.
+    pub queues: Vec<String>,
 }
 
 impl Permissions {
     pub(crate) fn may_emit(&self, stream: &str) -> bool {
         self.streams.iter().any(|pattern| pattern.matches(stream))
+    }
+
+    pub(crate) fn may_enqueue(&self, queue: &str) -> bool {
+        self.queues.iter().any(|allowed| allowed == queue)
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {

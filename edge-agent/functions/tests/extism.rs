@@ -131,6 +131,10 @@ fn a_store_that_fails_abandons_the_run() {
         fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
             Err(ReadError("disk on fire".into()))
         }
+
+        fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+            Err(ReadError("disk on fire".into()))
+        }
     }
     let body = "(drop (call $var_get (call $block (i32.const 0) (i32.const 1))))";
     let run = load_plugin(&plugin(body)).run(&event(), &mut Broken, 0);

@@ -5,9 +5,10 @@ mod common;
 use std::sync::Arc;
 
 use agent_core::Effect;
+use agent_core::effect::Response;
 use agent_functions::{Engine, LogLine, Outcome, ReadError, Reads, TrapKind};
-use common::{State, data, effects, event, guest, guest_with, load, run, spec, trap};
-use function_abi::{EventHeader, LogLevel, Priority, PublishFlags};
+use common::{State, data, effects, event, guest, guest_with, load, run, spec, trap, trap_of};
+use function_abi::{Attributes, EventHeader, LogLevel, Priority, PublishFlags};
 
 /// Emits the `len` bytes at `at` to the stream whose name lies at 0.
 fn emit(at: u32, len: u32) -> String {
@@ -35,12 +36,13 @@ fn the_event_arrives_as_the_contract_says() {
     let [Effect::Emit { stream, body, priority: Priority::High }] = &done[..] else { panic!("{done:?}") };
     assert_eq!(stream, "alerts");
     let header = EventHeader::from_block(body).unwrap();
-    assert_eq!((header.header_len, header.kind, header.time_us), (56, 0, 1_700_000_000_000_000));
+    assert_eq!((header.header_len, header.kind, header.time_us), (64, 0, 1_700_000_000_000_000));
     assert_eq!((header.boot, header.sequence), (7, 9));
     assert_eq!(header.device.of(body), Some(&b"sensor-1"[..]));
     assert_eq!(header.topic.of(body), Some(&b"a/b"[..]));
     assert_eq!(header.payload.of(body), Some(&b"21.5"[..]));
-    assert_eq!(body.len(), 56 + 8 + 3 + 4);
+    assert_eq!(header.attributes.of(body), Some(&b""[..]));
+    assert_eq!(body.len(), 64 + 8 + 3 + 4);
 }
 
 #[test]
@@ -159,11 +161,20 @@ fn a_store_that_fails_abandons_the_run() {
         fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
             Err(ReadError("disk on fire".into()))
         }
+
+        fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+            Err(ReadError("disk on fire".into()))
+        }
     }
-    let body = "(drop (call $state_get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))";
-    let run = load(&guest(body)).run(&event(), &mut Broken, 0);
-    let Outcome::Abandoned(error) = run.outcome else { panic!("{run:?}") };
-    assert_eq!(error.to_string(), "the state could not be read: disk on fire");
+    let zeros = |count| "(i32.const 0)".repeat(count);
+    for body in [
+        format!("(drop (call $state_get (i32.const 0) (i32.const 1) {}))", zeros(2)),
+        format!("(drop (call $state_next {}))", zeros(6)),
+    ] {
+        let run = load(&guest(&body)).run(&event(), &mut Broken, 0);
+        let Outcome::Abandoned(error) = run.outcome else { panic!("{run:?}") };
+        assert_eq!(error.to_string(), "the state could not be read: disk on fire");
+    }
 }
 
 #[test]
@@ -276,4 +287,95 @@ fn a_function_runs_on_many_threads_at_once() {
             });
         }
     });
+}
+
+#[test]
+fn attributes_arrive_as_the_contract_says() {
+    let echo = guest_with(
+        &alerts(),
+        "(call $emit (i32.const 0) (i32.const 6) (local.get $event) (local.get $len) (i32.const 1))",
+    );
+    let mut event = event();
+    event.attributes = vec![("method".into(), "GET".into()), ("path.id".into(), "7".into())];
+    let done = effects(load(&echo).run(&event, &mut State::default(), 0));
+    let block = body_of(&done[0]);
+    let found: Vec<_> = Attributes(EventHeader::from_block(block).unwrap().attributes.of(block).unwrap()).collect();
+    assert_eq!(found, [("method", "GET"), ("path.id", "7")]);
+}
+
+#[test]
+fn a_message_goes_into_an_allowed_queue() {
+    let fields = [data(0, b"q"), data(10, b"hello")].concat();
+    let enqueue =
+        |len| format!("(call $enqueue (i32.const 0) (i32.const {len}) (i32.const 10) (i32.const 5) (i32.const -1))");
+    let done = effects(run(&load(&guest_with(&fields, &enqueue(1)))));
+    assert_eq!(done, [Effect::Enqueue { queue: "q".into(), body: b"hello".to_vec(), delay_ms: u32::MAX }]);
+    let refused = trap_of(&fields, &enqueue(2));
+    assert_eq!(refused.kind, TrapKind::NotAllowed);
+    assert!(
+        refused.message.contains("enqueue: it may not put messages into the queue")
+            && refused.message.contains("allowed: \"q\""),
+        "{refused}"
+    );
+}
+
+#[test]
+fn an_answer_has_a_status_and_header_fields_that_can_be_sent() {
+    let fields = [data(0, b"\x01\0\0\0\x02\0\0\0X-1"), data(40, b"body")].concat();
+    let respond = |status: i32, headers: u32| {
+        format!("(call $respond (i32.const {status}) (i32.const 0) (i32.const {headers}) (i32.const 40) (i32.const 4))")
+    };
+    let done = effects(run(&load(&guest_with(&fields, &respond(201, 11)))));
+    let headers = vec![("x".to_owned(), "-1".to_owned())];
+    assert_eq!(done, [Effect::Respond(Response { status: 201, headers, body: b"body".to_vec() })]);
+    for (status, headers, why) in [
+        (199, 11, "199 is no status"),
+        (600, 11, "600 is no status"),
+        (-1, 11, "no status"),
+        (200, 10, "the headers are damaged"),
+    ] {
+        let refused = trap_of(&fields, &respond(status, headers));
+        assert_eq!(refused.kind, TrapKind::BadArgument);
+        assert!(refused.message.contains(why), "{refused}");
+    }
+    let smuggled = [data(0, b"\x01\0\0\0\x02\0\0\0x\r\n"), data(40, b"body")].concat();
+    assert!(trap_of(&smuggled, &respond(200, 11)).message.contains("is no header field"));
+}
+
+/// Which keys a function finds that walks through its state: what is in the store, after what it wrote itself.
+fn walk(prefix: &str, stored: &[&str], put: &[&str], delete: &[&str]) -> Vec<String> {
+    // Names of one byte each; every key that is found is emitted from 200, where it then is what to go on after.
+    let mut body = String::new();
+    let mut fields = data(0, b"alerts") + &data(100, prefix.as_bytes());
+    for (slot, (key, put)) in put.iter().map(|key| (key, true)).chain(delete.iter().map(|key| (key, false))).enumerate()
+    {
+        let at = 300 + slot * 8;
+        fields += &data(at as u32, key.as_bytes());
+        let (call, rest) = if put { ("state_put", "(i32.const 0) (i32.const 0)") } else { ("state_delete", "") };
+        body += &format!("(call ${call} (i32.const {at}) (i32.const {}) {rest})", key.len());
+    }
+    let prefix_len = prefix.len();
+    body += &format!(
+        "(block $end (loop $next
+            (global.set $n (call $state_next (i32.const 100) (i32.const {prefix_len})
+                (i32.const 200) (global.get $n) (i32.const 200) (i32.const 8)))
+            (br_if $end (i32.lt_s (global.get $n) (i32.const 0)))
+            (call $emit (i32.const 0) (i32.const 6) (i32.const 200) (global.get $n) (i32.const 0))
+            (br $next)))"
+    );
+    let function = load(&guest_with(&(fields + "(global $n (mut i32) (i32.const 0))"), &body));
+    let values = stored.iter().map(|key| (key.as_bytes().to_vec(), Arc::from(*b"v"))).collect();
+    let mut state = State { values, asked: 0 };
+    let done = effects(function.run(&event(), &mut state, 0));
+    let keys = done.iter().filter(|effect| matches!(effect, Effect::Emit { .. }));
+    keys.map(|effect| String::from_utf8(body_of(effect).to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn the_keys_of_the_state_come_in_order_with_what_the_run_wrote() {
+    assert_eq!(walk("a", &["a", "ab", "b", "0"], &[], &[]), ["a", "ab"]);
+    assert_eq!(walk("", &["b", "a"], &["c", "aa"], &[]), ["a", "aa", "b", "c"]);
+    assert_eq!(walk("a", &["a1", "a2", "a3"], &["a2", "a4"], &["a1", "a3"]), ["a2", "a4"]);
+    assert_eq!(walk("a", &["a1"], &[], &["a1"]), [""; 0]);
+    assert_eq!(walk("x", &[], &[], &[]), [""; 0]);
 }

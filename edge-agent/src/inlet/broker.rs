@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_broker::{Access, Broker, BrokerError, Handle, Inbound, Ingest, Options, QoS};
+use agent_broker::{Access, Broker, BrokerError, Handle, Inbound, Ingest, Options, Presence, QoS};
 use agent_core::event::EventKind;
 use agent_core::{Event, Identity};
 use bytes::Bytes;
@@ -80,13 +80,14 @@ impl Inlet for BrokerInlet {
                 // committed is its identity.
                 let event = Event {
                     kind: EventKind::Mqtt,
+                    attributes: Vec::new(),
                     device: publish.device,
                     topic: publish.topic,
                     payload: publish.payload,
                     identity: Some(Identity { source: GATEWAY.into(), boot: epoch, sequence: publish.id }),
                     time_us: returns.clock.wall_us(),
                 };
-                let taken = Box::new(move || {
+                let taken = Box::new(move |_| {
                     // Nobody waits any more if the agent stops; then it is sent again at the next start.
                     let _ = taken.send(());
                 });
@@ -109,6 +110,29 @@ impl Ingest for Intake {
     async fn submit(&self, inbound: Inbound) {
         let Inbound { client, topic, payload, user_properties: properties, ack, .. } = inbound;
         let arrival = Arrival { sender: Sender::Known(client), topic, payload, properties };
-        super::take(&self.pipeline, &self.mapping, arrival, Box::new(move || ack.accept())).await;
+        super::take(&self.pipeline, &self.mapping, arrival, Box::new(move |_| ack.accept())).await;
+    }
+
+    async fn presence(&self, client: &Arc<str>, presence: Presence) {
+        let change = match presence {
+            Presence::Connected => function_package::Presence::Connected,
+            Presence::Disconnected => function_package::Presence::Disconnected,
+        };
+        let event = Event {
+            kind: EventKind::Device,
+            attributes: Vec::new(),
+            device: client.clone(),
+            topic: change.name().into(),
+            payload: [].into(),
+            identity: None,
+            time_us: self.pipeline.clock.wall_us(),
+        };
+        let mut wanted = Vec::new();
+        self.pipeline.plan().route(&event, &mut wanted);
+        if wanted.is_empty() {
+            return;
+        }
+        // Nobody waits for it: a device does not come again because the gateway forgot that it came.
+        self.pipeline.submit(event, Box::new(|_| {})).await;
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Arrival, Inlet, Outgoing, Sender, stopped};
 use crate::config::Connect;
 use crate::limits;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Acknowledge, Pipeline};
 
 /// The client of a broker that somebody else runs.
 #[derive(Debug)]
@@ -152,14 +152,14 @@ impl ClientInlet {
                     let sender = Sender::Claimed(self.device(&topic));
                     // This client speaks MQTT 3.1.1, which has no user properties.
                     let arrival = Arrival { sender, topic, payload: publish.payload, properties: Vec::new() };
-                    let acknowledge: Box<dyn FnOnce() + Send> = if publish.qos == QoS::AtMostOnce {
-                        Box::new(|| {})
+                    let acknowledge: Acknowledge = if publish.qos == QoS::AtMostOnce {
+                        Box::new(|_| {})
                     } else {
                         number += 1;
                         let _ = notes.send(Note::Received { number, packet: publish.pkid });
                         let notes = notes.clone();
                         // A connection that is gone acknowledges nothing; the broker sends again.
-                        Box::new(move || drop(notes.send(Note::Committed { number })))
+                        Box::new(move |_| drop(notes.send(Note::Committed { number })))
                     };
                     super::take(pipeline, &self.0.mapping, arrival, acknowledge).await;
                 }

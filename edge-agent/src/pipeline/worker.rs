@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use agent_core::backoff::retry_after_ms;
 use agent_core::dedup::{BOOTS, Seen, Verdict as Known, WINDOW};
 use agent_core::deploy::Attempt;
+use agent_core::event::EventKind;
 use agent_core::lanes::Memory;
 use agent_core::{Effect, Event};
 use agent_functions::{Outcome, ReadError, Reads, Run, Trap, TrapKind};
-use agent_store::{DeadKind, FunctionId, Reader};
+use agent_store::{DeadKind, FunctionId, Reader, Uses};
 
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
@@ -46,7 +48,9 @@ fn handle(
     let (slot, event) = (&job.slot, &job.event.event);
     let active = slot.active.load();
     let partition = &job.partition;
-    let identified = event.identity.as_ref().map(|identity| (identity, event.content()));
+    // What comes once more was new when it came first, and is used up with its outcome.
+    let first = job.event.origin.uses == Uses::Nothing;
+    let identified = event.identity.as_ref().filter(|_| first).map(|identity| (identity, event.content()));
     if let Some((identity, content)) = identified {
         if memory.seen(&identity.source).is_none() {
             let seen = match reader.seen(slot.id, partition, &identity.source)? {
@@ -111,12 +115,24 @@ fn handle(
                 match effect {
                     Effect::StatePut { key, value } => memory.set_state(key, Some(value.as_slice().into())),
                     Effect::StateDelete { key } => memory.set_state(key, None),
-                    Effect::Emit { .. } | Effect::Publish { .. } => {}
+                    Effect::Respond(response) => job.event.settled().response = Some(response.clone()),
+                    Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } => {}
                 }
             }
             Ended::Done(effects)
         }
         Err(trap) => {
+            job.event.settled().failure = Some(trap.message.clone());
+            let attempts = job.event.origin.attempts + 1;
+            let retry = active.current.retry;
+            // Whoever sent a request is told, and sends another one if he wants to.
+            if attempts < retry.tries && event.kind != EventKind::Http {
+                let wait_ms = retry_after_ms(retry.backoff_ms, attempts);
+                tracing::warn!(function = %slot.name, device = %event.device, topic = %event.topic, kind = trap.kind.name(),
+                    attempts, wait_ms, "{trap}; the event is given to it once more");
+                let due_us = pipeline.clock.wall_us().saturating_add(wait_ms.saturating_mul(1_000));
+                return Ok(Ended::Retry { due_us, attempts });
+            }
             tracing::warn!(function = %slot.name, device = %event.device, topic = %event.topic, kind = trap.kind.name(),
                 "{trap}; the event is in the dead letters");
             let kind = if trap.kind == TrapKind::Failed { DeadKind::Failed } else { DeadKind::Trapped };
@@ -176,5 +192,22 @@ impl Reads for LaneReads<'_> {
         let value: Option<Arc<[u8]>> = value.map(Into::into);
         self.memory.set_state(key, value.clone());
         Ok(value)
+    }
+
+    // What the lane knows is newer than what the store has.
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut after = after.to_vec();
+        loop {
+            let stored = self
+                .reader
+                .next_key(self.function, self.partition, prefix, &after)
+                .map_err(|error| ReadError(error.into()))?;
+            match (self.memory.next_key(prefix, &after), stored) {
+                (None, stored) => return Ok(stored),
+                (Some((known, _)), Some(stored)) if stored.as_slice() < known => return Ok(Some(stored)),
+                (Some((known, true)), _) => return Ok(Some(known.to_vec())),
+                (Some((known, false)), _) => after = known.to_vec(),
+            }
+        }
     }
 }

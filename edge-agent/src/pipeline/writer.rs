@@ -30,6 +30,13 @@ pub enum Ended {
     Duplicate,
     /// It goes to the dead letters.
     Dead(Letter),
+    /// It is given to the function once more.
+    Retry {
+        /// Not before this time by the wall clock, microseconds since 1970-01-01 UTC.
+        due_us: u64,
+        /// How often it was given to the function so far.
+        attempts: u32,
+    },
 }
 
 /// Why an event goes to the dead letters.
@@ -47,7 +54,8 @@ impl Ended {
     /// Whether the event counts as handled from now on.
     pub fn marks(&self) -> bool {
         match self {
-            Self::Done(_) => true,
+            // A retry is the gateway's own, so the source's are duplicates from now on.
+            Self::Done(_) | Self::Retry { .. } => true,
             Self::Duplicate => false,
             // What is too old to be known stays unknown.
             Self::Dead(letter) => letter.kind != DeadKind::TooOld,
@@ -83,6 +91,7 @@ impl Finished {
         let result = match &mut self.ended {
             Ended::Done(effects) => OutcomeResult::Effects(std::mem::take(effects)),
             Ended::Duplicate => OutcomeResult::Nothing,
+            Ended::Retry { due_us, attempts } => OutcomeResult::Retry { due_us: *due_us, attempts: *attempts },
             Ended::Dead(letter) => {
                 let current = self.run.as_ref().map(|(_, slot)| slot.active.load().current.clone());
                 OutcomeResult::Dead(Dead {
@@ -103,6 +112,7 @@ impl Finished {
             function_name,
             partition: self.partition.clone(),
             seen: self.seen.take(),
+            uses: self.event.origin.uses.clone(),
             event: self.event.event.clone(),
             stamp: self.stamp,
             result,
@@ -176,6 +186,8 @@ pub struct Wakers {
     pub records: Notify,
     /// There are new publishes.
     pub publishes: Notify,
+    /// There are messages.
+    pub messages: Notify,
     /// Records take more room than they may.
     pub quotas: Notify,
 }
@@ -333,6 +345,7 @@ impl Group {
                 Ended::Done(_) => counters.handled.add(1),
                 Ended::Duplicate => counters.duplicates.add(1),
                 Ended::Dead(_) => counters.dead.add(1),
+                Ended::Retry { .. } => counters.retried.add(1),
             }
             if finished.event.committed() {
                 counters.committed.add(1);
@@ -346,5 +359,8 @@ impl Group {
         }
         wakers.records.notify_one();
         wakers.publishes.notify_one();
+        if committed.messages > 0 {
+            wakers.messages.notify_one();
+        }
     }
 }

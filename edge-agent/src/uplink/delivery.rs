@@ -153,9 +153,16 @@ impl Delivery {
         let paced = self.rate.map_or(u64::MAX, |rate| rate.request_bytes().max(RequestSize::LEAST));
         let bytes = usize::try_from(paced.min(self.size.bytes())).unwrap_or(usize::MAX);
         // From the mark on, and not from the first row that is there: a row that should be there is to be noticed.
-        let ranges = reader.ranges(class, after.unwrap_or(0), limits::RANGES, MAX_ENTRIES, bytes)?;
+        let mut live = after;
+        let mut ranges = reader.ranges(class, after.unwrap_or(0), limits::RANGES, MAX_ENTRIES, bytes)?;
+        if live.is_some() && ranges.is_empty() {
+            // What came since the backlog was noticed is settled or gone already.
+            self.turns.delivered_live(outbox.class(class).next - 1);
+            live = None;
+            ranges = reader.ranges(class, 0, limits::RANGES, MAX_ENTRIES, bytes)?;
+        }
         Ok(match ranges.last().and_then(Range::last) {
-            Some(last) => self.send(class, outbox.class(class), ranges, after.map(|_| last)),
+            Some(last) => self.send(class, outbox.class(class), ranges, live.map(|_| last)),
             None => Step::Idle,
         })
     }

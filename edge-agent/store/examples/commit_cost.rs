@@ -125,8 +125,10 @@ fn groups(store: &mut Store, group: u64, commits: u64) -> Result<Vec<Vec<Write>>
             function_name: function_name.clone(),
             partition: device.clone(),
             seen: Some((device.clone(), seen[source].to_bytes())),
+            uses: agent_store::Uses::Nothing,
             event: Event {
                 kind: EventKind::Mqtt,
+                attributes: Vec::new(),
                 device,
                 topic: "plant/line-3/temperature".into(),
                 payload: Arc::new([]),

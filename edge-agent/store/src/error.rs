@@ -148,6 +148,14 @@ pub enum Damage {
         /// What is wrong with it.
         what: String,
     },
+    /// A message.
+    #[error("message {id} is damaged: {what}")]
+    Message {
+        /// Its id.
+        id: u64,
+        /// What is wrong with it.
+        what: String,
+    },
     /// What runs of a function.
     #[error("the deployment of function {function:?} is damaged: {what}")]
     Deployment {

@@ -1,8 +1,9 @@
 //! A transaction while it is being written.
 
-use agent_core::FunctionId;
 use agent_core::effect::{Effect, Priority};
+use agent_core::event::EventKind;
 use agent_core::retention::Refused;
+use agent_core::{Event, FunctionId};
 use rusqlite::{CachedStatement, Transaction};
 use sync_protocol::records::{Class, Reason, StoreEpoch};
 
@@ -11,8 +12,8 @@ use crate::queue::{Ends, Queue};
 use crate::store::{Position, TRIM_BYTES, TRIM_ROWS};
 use crate::streams::Streams;
 use crate::tiles::{self, Run, Tiles};
-use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Write};
-use crate::{boots, rows, schema};
+use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Uses, Write};
+use crate::{boots, messages, rows, schema};
 
 /// What a transaction changes beside the database.
 pub(crate) struct Changed<'a> {
@@ -104,6 +105,13 @@ impl<'a> Group<'a> {
                 schema::set_meta(self.transaction, schema::METERED_MONTH, metered.month.into())?;
                 schema::set_meta(self.transaction, schema::METERED_BYTES, metered.bytes)
             }
+            Write::MessageLost { id } => {
+                if messages::delete(self.transaction, *id)? {
+                    self.position.messages = self.position.messages.saturating_sub(1);
+                }
+                Ok(())
+            }
+            Write::Scheduled(scheduled) => scheduled.store(self.transaction),
             Write::Deployment(function, Some(deployment)) => {
                 rows::write_deployment(self.scratch, deployment);
                 self.transaction
@@ -119,8 +127,30 @@ impl<'a> Group<'a> {
     }
 
     fn outcome(&mut self, outcome: &Outcome) -> Result<(), Cause> {
+        let message = match &outcome.uses {
+            Uses::Nothing => None,
+            Uses::Message(id) => {
+                if !messages::delete(self.transaction, *id)? {
+                    return Ok(());
+                }
+                self.position.messages = self.position.messages.saturating_sub(1);
+                Some(*id)
+            }
+            Uses::Moment(moment) => {
+                if !moment.serve(self.transaction)? {
+                    return Ok(());
+                }
+                None
+            }
+        };
         match &outcome.result {
             OutcomeResult::Nothing => return Ok(()),
+            OutcomeResult::Retry { due_us, attempts } => {
+                rows::write_message(self.scratch, *attempts, &outcome.event);
+                let queue = format!("{}{}", messages::RETRY, outcome.function_name);
+                messages::put(self.transaction, message, &queue, *due_us, self.scratch)?;
+                self.position.messages += 1;
+            }
             OutcomeResult::Effects(effects) => {
                 for effect in effects {
                     self.effect(outcome, effect)?;
@@ -176,6 +206,24 @@ impl<'a> Group<'a> {
                 self.insert[Queue::Records(class).index()].execute((sequence, number, checksum, &*self.scratch))?;
                 Ok(())
             }
+            Effect::Enqueue { queue, body, delay_ms } => {
+                let event = Event {
+                    kind: EventKind::Queue,
+                    attributes: Vec::new(),
+                    device: outcome.event.device.clone(),
+                    topic: queue.as_str().into(),
+                    payload: body.as_slice().into(),
+                    identity: None,
+                    time_us: outcome.stamp.wall_us,
+                };
+                rows::write_message(self.scratch, 0, &event);
+                let due_us = outcome.stamp.wall_us.saturating_add(u64::from(*delay_ms) * 1_000);
+                messages::put(self.transaction, None, queue, due_us, self.scratch)?;
+                self.position.messages += 1;
+                Ok(())
+            }
+            // Given by whoever waits for it, after the commit.
+            Effect::Respond(_) => Ok(()),
             Effect::Publish { topic, payload, flags } => {
                 rows::write_publish(self.scratch, &outcome.event.device, topic, payload, *flags);
                 let id = self.next(Queue::Publishes);
@@ -249,6 +297,9 @@ impl<'a> Group<'a> {
             }
         }
         self.streams.store(self.transaction)?;
+        if self.position.messages != self.before.messages {
+            schema::set_meta(self.transaction, "messages", self.position.messages)?;
+        }
         if self.position.dead_letters != self.before.dead_letters {
             schema::set_meta(self.transaction, "dead_letters", self.position.dead_letters)?;
         }

@@ -21,6 +21,8 @@
 //! | `dead_letters` | an event that could not be handled | id |
 //! | `deployments` | what runs of a function | function's name |
 //! | `missing` | a range of a queue that is lost for good | number |
+//! | `messages` | an event that waits to be given to a function | id |
+//! | `schedules` | up to which moment a schedule was served | function, schedule |
 //!
 //! Each class of records keeps its gapless sequence until the control plane knows of every one of them. A record that is
 //! given up, or cannot be read, leaves its sequence behind in a run that says how many there were of which stream and why; a
@@ -66,11 +68,13 @@
 mod boots;
 mod error;
 mod group;
+mod messages;
 mod queue;
 mod reader;
 mod recover;
 mod rows;
 mod scan;
+mod schedules;
 mod schema;
 mod store;
 mod streams;
@@ -82,13 +86,15 @@ mod write;
 pub use agent_core::FunctionId;
 pub use boots::{Boot, MAX_BOOTS};
 pub use error::{Damage, ErrorKind, StoreError};
+pub use messages::{Message, RETRY};
 pub use queue::Queue;
 pub use reader::{Head, Heads, MAX_READ_BYTES, Outbox, Reader, Untold, Waiting};
 pub use recover::{Recovery, salvage_copy};
+pub use schedules::Scheduled;
 pub use store::{Committed, Store, TRIM_BYTES, TRIM_ROWS};
 pub use streams::{MAX_STREAMS, StreamUsage};
 pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
 pub use write::{
     Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Publish,
-    Write,
+    Uses, Write,
 };

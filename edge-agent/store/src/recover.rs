@@ -24,7 +24,7 @@ use crate::streams::Streams;
 use crate::survey::{Piece, Survey, survey};
 use crate::tiles::{self, Run, Tiles};
 use crate::witness::{Note, Witness};
-use crate::{rows, schema};
+use crate::{messages, rows, schema};
 
 /// Most ranges, and most damaged rows, that the description of a recovery names: it is one line of the log.
 const MAX_LOGGED: usize = 20;
@@ -229,6 +229,7 @@ fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(S
         last: [0; 3],
         streams: Streams::new(),
         dead_letters: 0,
+        messages: 0,
         told: 0,
         scratch: Vec::new(),
     };
@@ -243,6 +244,7 @@ fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(S
     }
     fresh.streams.store(&connection)?;
     schema::set_meta(&connection, "dead_letters", fresh.dead_letters)?;
+    schema::set_meta(&connection, "messages", fresh.messages)?;
     schema::set_meta(&connection, schema::MISSING_TOLD, fresh.told)?;
     let epoch = schema::new_epoch(survey.epoch.map_or(0, |epoch| epoch.0))?;
     schema::set_meta(&connection, "epoch", epoch)?;
@@ -327,6 +329,7 @@ struct Fresh<'a> {
     last: [u64; 3],
     streams: Streams,
     dead_letters: u64,
+    messages: u64,
     // Up to which row of `missing` the control plane was told.
     told: u64,
     scratch: Vec<u8>,
@@ -389,6 +392,11 @@ impl Fresh<'_> {
                 let (streams, scratch) = (&mut self.streams, &mut self.scratch);
                 Tiles { connection: self.connection, class, done: 0, streams, scratch }.write(&run)?;
             }
+            Piece::Message { message, body } => {
+                self.messages += 1;
+                messages::put(self.connection, None, &message.queue, message.due_us, body)?;
+            }
+            Piece::Scheduled(of) => of.store(self.connection)?,
             Piece::Boot(boot) => boot.store(self.connection)?,
             Piece::Metered(metered) => {
                 schema::set_meta(self.connection, schema::METERED_MONTH, metered.month.into())?;

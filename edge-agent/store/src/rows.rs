@@ -130,14 +130,68 @@ struct DeadLetterRow<'a> {
     reason: &'a str,
     detail: &'a str,
     stamp: Stamp,
-    event_kind: u32,
+    #[serde(borrow)]
+    event: EventRow<'a>,
+}
+
+/// [`Event`].
+#[derive(Serialize, Deserialize)]
+struct EventRow<'a> {
+    kind: u32,
     device: &'a str,
     topic: &'a str,
     #[serde(borrow)]
     identity: Option<(&'a str, u64, u64)>,
     time_us: u64,
+    #[serde(borrow)]
+    attributes: Vec<(&'a str, &'a str)>,
     #[serde(serialize_with = "as_bytes", borrow)]
     payload: &'a [u8],
+}
+
+impl<'a> EventRow<'a> {
+    fn new(event: &'a Event) -> Self {
+        Self {
+            kind: event.kind as u32,
+            device: &event.device,
+            topic: &event.topic,
+            identity: event.identity.as_ref().map(|identity| (&*identity.source, identity.boot, identity.sequence)),
+            time_us: event.time_us,
+            attributes: event.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            payload: &event.payload,
+        }
+    }
+
+    fn event(&self) -> Result<Event, String> {
+        let kind = EventKind::from_u32(self.kind).ok_or_else(|| format!("{} is no kind of event", self.kind))?;
+        let identity = self.identity;
+        Ok(Event {
+            kind,
+            device: self.device.into(),
+            topic: self.topic.into(),
+            payload: self.payload.into(),
+            identity: identity.map(|(source, boot, sequence)| Identity { source: source.into(), boot, sequence }),
+            time_us: self.time_us,
+            attributes: self.attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        })
+    }
+}
+
+/// [`Message`](crate::Message) without what stands in other columns.
+#[derive(Serialize, Deserialize)]
+struct MessageRow<'a> {
+    attempts: u32,
+    #[serde(borrow)]
+    event: EventRow<'a>,
+}
+
+pub(crate) fn write_message(out: &mut Vec<u8>, attempts: u32, event: &Event) {
+    write(out, VERSION, &MessageRow { attempts, event: EventRow::new(event) });
+}
+
+pub(crate) fn read_message(bytes: &[u8]) -> Result<(u32, Event), String> {
+    let row: MessageRow<'_> = read(bytes)?;
+    Ok((row.attempts, row.event.event()?))
 }
 
 // One copy instead of a step for each byte; postcard writes the same for both.
@@ -222,7 +276,6 @@ pub(crate) fn read_publish(id: u64, bytes: &[u8]) -> Result<Publish, String> {
 }
 
 pub(crate) fn write_dead_letter(out: &mut Vec<u8>, outcome: &Outcome, dead: &Dead) {
-    let event = &outcome.event;
     let row = DeadLetterRow {
         function: &outcome.function_name,
         version: &dead.version,
@@ -231,30 +284,17 @@ pub(crate) fn write_dead_letter(out: &mut Vec<u8>, outcome: &Outcome, dead: &Dea
         reason: &dead.reason,
         detail: &dead.detail,
         stamp: outcome.stamp,
-        event_kind: event.kind as u32,
-        device: &event.device,
-        topic: &event.topic,
-        identity: event.identity.as_ref().map(|identity| (&*identity.source, identity.boot, identity.sequence)),
-        time_us: event.time_us,
-        payload: &event.payload,
+        event: EventRow::new(&outcome.event),
     };
     write(out, VERSION, &row);
 }
 
 pub(crate) fn read_dead_letter(id: u64, bytes: &[u8]) -> Result<DeadLetter, String> {
     let row: DeadLetterRow<'_> = read(bytes)?;
-    let kind = EventKind::from_u32(row.event_kind).ok_or_else(|| format!("{} is no kind of event", row.event_kind))?;
     Ok(DeadLetter {
         id,
         function: row.function.into(),
-        event: Event {
-            kind,
-            device: row.device.into(),
-            topic: row.topic.into(),
-            payload: row.payload.into(),
-            identity: row.identity.map(|(source, boot, sequence)| Identity { source: source.into(), boot, sequence }),
-            time_us: row.time_us,
-        },
+        event: row.event.event()?,
         stamp: row.stamp,
         dead: Dead {
             version: row.version.into(),
@@ -301,55 +341,57 @@ mod tests {
     use agent_core::FunctionId;
 
     proptest! {
-        /// The row of a record is what the sync protocol writes, so its checksum is `Record::checksum`.
-        #[test]
-        fn a_record_row_is_the_protocols_encoding(
-            stream in ".{0,20}",
-            device in ".{0,200}",
-            identity in proptest::option::of((any::<u64>(), any::<u64>())),
-            stamps in any::<(u64, u64, u64, bool)>(),
-            body in proptest::collection::vec(any::<u8>(), 0..300),
-        ) {
-            let stamp = Stamp { wall_us: stamps.0, monotonic_us: stamps.1, boot: stamps.2, synchronised: stamps.3 };
-            let outcome = Outcome {
-                function: FunctionId(1),
-                function_name: "f".into(),
-                partition: "p".into(),
-                seen: None,
-                event: Event {
-                    kind: EventKind::Mqtt,
-                    device: device.as_str().into(),
-                    topic: "t/1".into(),
-                    payload: Arc::new([]),
-                    identity: identity.map(|(boot, sequence)| Identity { source: "s".into(), boot, sequence }),
-                    time_us: 0,
-                },
-                stamp,
-                result: OutcomeResult::Effects(Effects::new()),
-            };
-            let origin = Origin { device, topic: "t/1".into(), identity };
-            let record = Record { stream, function: "f".into(), origin, stamp, body };
-            let mut out = vec![9; 5];
-            write_record(&mut out, &outcome, &record.stream, &record.body);
-            prop_assert_eq!(checksum(&out), record.checksum());
-            prop_assert_eq!(&out, &sync_protocol::encode(&record));
-            let head = read_record_head(&out).unwrap();
-            prop_assert_eq!((head.stream, head.stamp), (&*record.stream, stamp));
-            prop_assert_eq!(read_record(&out), Ok(record));
-        }
+              /// The row of a record is what the sync protocol writes, so its checksum is `Record::checksum`.
+              #[test]
+              fn a_record_row_is_the_protocols_encoding(
+                  stream in ".{0,20}",
+                  device in ".{0,200}",
+                  identity in proptest::option::of((any::<u64>(), any::<u64>())),
+                  stamps in any::<(u64, u64, u64, bool)>(),
+                  body in proptest::collection::vec(any::<u8>(), 0..300),
+              ) {
+                  let stamp = Stamp { wall_us: stamps.0, monotonic_us: stamps.1, boot: stamps.2, synchronised: stamps.3 };
+                  let outcome = Outcome {
+                      function: FunctionId(1),
+                      function_name: "f".into(),
+                      partition: "p".into(),
+                      seen: None,
+    uses: crate::Uses::Nothing,
+                      event: Event {
+                          kind: EventKind::Mqtt,
+       attributes: Vec::new(),
+                          device: device.as_str().into(),
+                          topic: "t/1".into(),
+                          payload: Arc::new([]),
+                          identity: identity.map(|(boot, sequence)| Identity { source: "s".into(), boot, sequence }),
+                          time_us: 0,
+                      },
+                      stamp,
+                      result: OutcomeResult::Effects(Effects::new()),
+                  };
+                  let origin = Origin { device, topic: "t/1".into(), identity };
+                  let record = Record { stream, function: "f".into(), origin, stamp, body };
+                  let mut out = vec![9; 5];
+                  write_record(&mut out, &outcome, &record.stream, &record.body);
+                  prop_assert_eq!(checksum(&out), record.checksum());
+                  prop_assert_eq!(&out, &sync_protocol::encode(&record));
+                  let head = read_record_head(&out).unwrap();
+                  prop_assert_eq!((head.stream, head.stamp), (&*record.stream, stamp));
+                  prop_assert_eq!(read_record(&out), Ok(record));
+              }
 
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for bytes in [bytes.clone(), [&[VERSION][..], &bytes].concat()] {
-                let _ = read_record(&bytes);
-                let _ = read_record_head(&bytes);
-                let _ = read_gone(&bytes);
-                let _ = read_publish(1, &bytes);
-                let _ = read_dead_letter(1, &bytes);
-                let _ = read_deployment(&bytes);
-            }
-        }
-    }
+              #[test]
+              fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+                  for bytes in [bytes.clone(), [&[VERSION][..], &bytes].concat()] {
+                      let _ = read_record(&bytes);
+                      let _ = read_record_head(&bytes);
+                      let _ = read_gone(&bytes);
+                      let _ = read_publish(1, &bytes);
+                      let _ = read_dead_letter(1, &bytes);
+                      let _ = read_deployment(&bytes);
+                  }
+              }
+          }
 
     /// The types of a deployment are also those of the sync protocol: a change there must not change what is stored.
     #[test]

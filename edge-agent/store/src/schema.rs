@@ -52,10 +52,19 @@ const MIGRATIONS: [&str; 1] = ["
         function TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE missing (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, due_us INTEGER NOT NULL,
+        checksum INTEGER NOT NULL, body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX messages_due ON messages (queue, due_us, id);
+    CREATE TABLE schedules (
+        function TEXT NOT NULL, schedule TEXT NOT NULL, checksum INTEGER NOT NULL, up_to_us INTEGER NOT NULL,
+        PRIMARY KEY (function, schedule)
+    ) STRICT, WITHOUT ROWID;
 "];
 
 /// Tables without which there is no store.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "meta",
     "functions",
     "state",
@@ -68,6 +77,8 @@ const TABLES: [&str; 12] = [
     "dead_letters",
     "deployments",
     "missing",
+    "messages",
+    "schedules",
 ];
 
 /// Names in `meta`: up to which row of `missing` the control plane was told; the month that is metered (see
@@ -211,7 +222,7 @@ fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
     }
     if from == 0 {
         set_meta(&transaction, "epoch", new_epoch(0)?)?;
-        for name in ["dead_letters", MISSING_TOLD, METERED_MONTH, METERED_BYTES] {
+        for name in ["dead_letters", "messages", MISSING_TOLD, METERED_MONTH, METERED_BYTES] {
             set_meta(&transaction, name, 0)?;
         }
         Streams::create(&transaction)?;

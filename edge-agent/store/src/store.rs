@@ -48,6 +48,7 @@ pub(crate) struct Position {
     // By `Queue::index`.
     pub(crate) queues: [Ends; 3],
     pub(crate) dead_letters: u64,
+    pub(crate) messages: u64,
 }
 
 /// What there is after a commit.
@@ -60,6 +61,8 @@ pub struct Committed {
     pub publishes: u64,
     /// How many dead letters are stored.
     pub dead_letters: u64,
+    /// How many messages wait, due or not.
+    pub messages: u64,
     /// How many sequences that are done with are still stored, because a commit deletes at most [`TRIM_ROWS`] and
     /// [`TRIM_BYTES`] of each queue. Later commits delete them, also empty ones.
     pub leftover: u64,
@@ -264,8 +267,11 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
     let epoch = StoreEpoch(schema::meta(&connection, "epoch")?);
     let [normal, high, publishes] = Queue::ALL.map(|queue| queue.check_ends(&connection));
-    let position =
-        Position { queues: [normal?, high?, publishes?], dead_letters: schema::meta(&connection, "dead_letters")? };
+    let position = Position {
+        queues: [normal?, high?, publishes?],
+        dead_letters: schema::meta(&connection, "dead_letters")?,
+        messages: schema::meta(&connection, "messages")?,
+    };
     // An agent cannot start without them, and they are few.
     read_deployments(&connection)?;
     let streams = Streams::open(&connection)?;
@@ -308,7 +314,14 @@ impl Position {
         records[usize::from(Class::Normal.number())] = normal.last;
         records[usize::from(Class::High.number())] = high.last;
         let leftover = self.queues.iter().map(|ends| (ends.done + 1).saturating_sub(ends.stored)).sum();
-        Committed { records, publishes: publishes.last, dead_letters: self.dead_letters, leftover, waiting_bytes }
+        Committed {
+            records,
+            publishes: publishes.last,
+            dead_letters: self.dead_letters,
+            messages: self.messages,
+            leftover,
+            waiting_bytes,
+        }
     }
 }
 
@@ -329,8 +342,10 @@ mod tests {
             function_name: "f".into(),
             partition: "p".into(),
             seen: None,
+            uses: crate::Uses::Nothing,
             event: Event {
                 kind: EventKind::Mqtt,
+                attributes: Vec::new(),
                 device: "d".into(),
                 topic: "t".into(),
                 payload: Arc::new([]),

@@ -7,16 +7,19 @@ use agent_core::pace::Metered;
 use rusqlite::{Connection, Row};
 use sync_protocol::records::{Class, Record, StoreEpoch, Tally};
 
-use crate::boots::{self, Boot};
+use crate::boots::Boot;
 use crate::error::{Cause, StoreError};
+use crate::messages::Message;
 use crate::queue::Queue;
-use crate::scan::{by_number, each, is_damage, readable};
+use crate::scan::{each, is_damage, readable};
+use crate::schedules::Scheduled;
 use crate::tiles::Run;
 use crate::witness::{self, Note};
 use crate::write::{DeadLetter, Deployment, Missing, Publish};
 use crate::{recover, rows, schema};
 
 mod queues;
+mod tables;
 
 /// Most descriptions of damage that a survey keeps, and most for each queue: enough for a person to see what happened,
 /// and a bound on memory where a whole disk rots.
@@ -36,6 +39,8 @@ pub struct Survey {
     pub functions: Vec<FunctionSurvey>,
     /// Dead letters that are whole.
     pub dead_letters: u64,
+    /// Messages that wait and are whole, by queue.
+    pub messages: BTreeMap<String, u64>,
     /// What runs.
     pub deployments: Vec<(String, Deployment)>,
     /// What this store knows to be lost, from before.
@@ -148,6 +153,8 @@ pub(crate) enum Piece<'a> {
     Gone { class: Class, run: Run },
     Boot(Boot),
     Metered(Metered),
+    Message { message: &'a Message, body: &'a [u8] },
+    Scheduled(&'a Scheduled),
 }
 
 /// Walks through all of a store: first the functions, then what belongs to them, then the queues. What was `confirmed`
@@ -182,6 +189,8 @@ pub(crate) fn survey(
     walk.keyed(&connection)?;
     walk.deployments(&connection)?;
     walk.dead_letters(&connection)?;
+    walk.messages(&connection)?;
+    walk.schedules(&connection)?;
     walk.missing(&connection)?;
     walk.epoch(&connection)?;
     for queue in Queue::ALL {
@@ -289,106 +298,6 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
             Piece::Seen { function, partition: &partition, source, value }
         };
         (self.take)(piece).map_err(RowError::Failed)
-    }
-
-    fn deployments(&mut self, connection: &Connection) -> Result<(), Cause> {
-        let sql = "SELECT function, checksum, value FROM deployments ORDER BY function";
-        let broken = each(connection, sql, [], |row| {
-            let read = rows::column::<String>(row, 0).and_then(|function| {
-                let value = rows::checked_by(row, 1, 2, |value| rows::named_checksum(&function, value))
-                    .map_err(|what| format!("of {function:?}: {what}"))?;
-                Ok((rows::read_deployment(value)?, value, function))
-            });
-            match read {
-                Ok((deployment, value, function)) => {
-                    (self.take)(Piece::Deployment { function: &function, value })?;
-                    self.found.deployments.push((function, deployment));
-                }
-                Err(what) => self.name(format!("a deployment {what}")),
-            }
-            Ok(())
-        })?;
-        if let Some(what) = broken {
-            self.name(format!("the table deployments: {what}"));
-        }
-        Ok(())
-    }
-
-    fn dead_letters(&mut self, connection: &Connection) -> Result<(), Cause> {
-        let scan = by_number(connection, "dead_letters", "0", 0, 0, |id, row| {
-            match rows::checked(row, 1, 2).and_then(|body| rows::read_dead_letter(id, body).map(|_| body)) {
-                Ok(body) => {
-                    self.found.dead_letters += 1;
-                    (self.take)(Piece::DeadLetter { id, body })?;
-                }
-                Err(what) => self.found.name(format!("dead letter {id}: {what}")),
-            }
-            Ok(())
-        })?;
-        if let Some(what) = scan.broken {
-            self.name(format!("the table dead_letters in part: {what}"));
-        }
-        let found = self.found.dead_letters;
-        match readable(schema::meta(connection, "dead_letters"))? {
-            Ok(count) if count == found => {}
-            Ok(count) => self.name(format!("{count} dead letters were stored, and {found} are whole")),
-            Err(what) => self.name(format!("the number of dead letters: {what}")),
-        }
-        Ok(())
-    }
-
-    fn missing(&mut self, connection: &Connection) -> Result<(), Cause> {
-        let told = match readable(schema::meta(connection, schema::MISSING_TOLD))? {
-            Ok(told) => told,
-            Err(what) => {
-                self.name(format!("up to where the control plane was told of what is missing: {what}"));
-                0
-            }
-        };
-        let scan = by_number(connection, "missing", "0", 0, 0, |id, row| {
-            match rows::checked(row, 1, 2).and_then(rows::read_missing) {
-                Ok(missing) => {
-                    (self.take)(Piece::Missing { told: id <= told, missing: &missing })?;
-                    self.found.missing.push(missing);
-                }
-                Err(what) => self.found.name(format!("row {id} of the table missing: {what}")),
-            }
-            Ok(())
-        })?;
-        if let Some(what) = scan.broken {
-            self.name(format!("the table missing in part: {what}"));
-        }
-        Ok(())
-    }
-
-    fn boots(&mut self, connection: &Connection) -> Result<(), Cause> {
-        match readable(boots::read(connection))? {
-            Ok((boots, damaged)) => {
-                if damaged > 0 {
-                    self.name(format!("the table boots: {damaged} rows are not what was stored"));
-                }
-                boots.into_iter().try_for_each(|boot| (self.take)(Piece::Boot(boot)))
-            }
-            Err(what) => {
-                self.name(format!("the table boots: {what}"));
-                Ok(())
-            }
-        }
-    }
-
-    fn metered(&mut self, connection: &Connection) -> Result<(), Cause> {
-        let number = |name| schema::meta(connection, name);
-        let read = number(schema::METERED_MONTH).and_then(|month| Ok((month, number(schema::METERED_BYTES)?)));
-        match readable(read)? {
-            Ok((month, bytes)) => {
-                let month = u32::try_from(month).unwrap_or_default();
-                (self.take)(Piece::Metered(Metered { month, bytes }))
-            }
-            Err(what) => {
-                self.name(format!("what was metered: {what}"));
-                Ok(())
-            }
-        }
     }
 
     fn epoch(&mut self, connection: &Connection) -> Result<(), Cause> {

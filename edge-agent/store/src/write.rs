@@ -11,6 +11,7 @@ use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
 
 use crate::queue::Queue;
+use crate::schedules::Scheduled;
 use agent_core::FunctionId;
 
 /// The largest record, encoded, in bytes: with a request around it, it must fit into one body of the sync protocol, or
@@ -75,6 +76,13 @@ pub enum Write {
     },
     /// What was used of a metered link.
     Metered(Metered),
+    /// A message cannot be read, and never will be, as [`Damage`](crate::Damage) names it. It is deleted.
+    MessageLost {
+        /// Its id.
+        id: u64,
+    },
+    /// Up to which moment a schedule was served.
+    Scheduled(Scheduled),
     /// What runs of the function of this name; `None`: nothing any more.
     Deployment(String, Option<Deployment>),
 }
@@ -107,12 +115,26 @@ pub struct Outcome {
     /// The source, and the bytes of [`agent_core::dedup::Seen`] that now hold for it within function and partition.
     /// `None` if the event has no identity.
     pub seen: Option<(Arc<str>, Vec<u8>)>,
+    /// What is used up with it.
+    pub uses: Uses,
     /// The event.
     pub event: Event,
     /// When the function ran.
     pub stamp: Stamp,
     /// What came of it.
     pub result: OutcomeResult,
+}
+
+/// What is used up with an outcome, in its transaction: so that what led to the event leads to no other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Uses {
+    /// Nothing: the event came from outside.
+    #[default]
+    Nothing,
+    /// The message that the event was. If it is not there, the outcome changes nothing: the message was handled before.
+    Message(u64),
+    /// Moments of a schedule. If they were served before, the outcome changes nothing.
+    Moment(Scheduled),
 }
 
 /// What came of it.
@@ -122,6 +144,13 @@ pub enum OutcomeResult {
     Effects(Effects),
     /// The event goes to the dead letters.
     Dead(Dead),
+    /// The event waits as a message to be given to the function once more.
+    Retry {
+        /// Not before this time by the wall clock, microseconds since 1970-01-01 UTC.
+        due_us: u64,
+        /// How often it was given to the function so far.
+        attempts: u32,
+    },
     /// The event is a duplicate: nothing is written, not even [`Outcome::seen`].
     Nothing,
 }

@@ -19,15 +19,18 @@
 //! |---|---|---|
 //! | `config_get` | `(key, key_len, out, out_cap) -> i32` | reads a configuration value (UTF-8) |
 //! | `state_get` | `(key, key_len, out, out_cap) -> i32` | reads a value of this function's state, earlier writes of this run included |
+//! | `state_next` | `(prefix, prefix_len, after, after_len, out, out_cap) -> i32` | the first key of this function's state that begins with `prefix` and comes after `after` (bytewise; an empty one: from the beginning), writes of this run included |
 //! | `random_fill` | `(out, out_len)` | fills memory from a generator whose seed the host keeps, so that a run can be replayed |
 //! | `state_put` | `(key, key_len, value, value_len)` | effect: stores a value |
 //! | `state_delete` | `(key, key_len)` | effect: removes a value; absent is no error |
 //! | `emit` | `(stream, stream_len, body, body_len, priority)` | effect: a record to a cloud stream; `priority` is a [`Priority`] |
 //! | `publish` | `(topic, topic_len, payload, payload_len, flags)` | effect: an MQTT message; `flags` are [`PublishFlags`] |
+//! | `enqueue` | `(queue, queue_len, body, body_len, delay_ms)` | effect: a message to the function that reads this queue, not before `delay_ms` (unsigned) have passed |
+//! | `respond` | `(status, headers, headers_len, body, body_len)` | effect: the answer to an HTTP request, instead of 204; `headers` are attributes, `status` is 200 to 599 |
 //! | `log` | `(level, text, text_len)` | a log line; `level` is a [`LogLevel`] |
 //! | `fail` | `(text, text_len)` | ends the run as failed with this message; does not return |
 //!
-//! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `state_get`) answers the length of
+//! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `state_get`, `state_next`) answers the length of
 //! the value, and writes it to `out` only if it fits in `out_cap`; the guest then comes again with more room. An absent
 //! value answers [`ABSENT`]. Keys are not empty. `random_fill` is for jitter and sampling: whoever knows the seed knows the
 //! numbers, so never make keys of them. **No import blocks.** Effects take place together after `edge_handle` returned 0, in one
@@ -50,8 +53,11 @@
 //! | 32 | span | `device`, UTF-8: who sent it |
 //! | 40 | span | `topic`, UTF-8: the MQTT topic |
 //! | 48 | span | `payload`, any bytes |
+//! | 56 | span | `attributes`, what else is known of the event: see [`EventKind`] |
 //!
-//! A span is two u32: offset, length.
+//! A span is two u32: offset, length. Attributes are names with values, both UTF-8: for each two u32, the length of the
+//! name and that of the value, then the name, then the value; one after the other, without padding. A name may come
+//! more than once. [`Attributes`] reads them.
 #![no_std]
 
 /// The import namespace; its number is the version of this contract.
@@ -80,6 +86,17 @@ pub const EVENT_ALIGN: u32 = 8;
 pub enum EventKind {
     /// An MQTT message.
     Mqtt = 0,
+    /// A request to an HTTP route of the gateway. The topic is the request's path, the payload its body. Attributes: `method`,
+    /// `query` if there is one, `path.NAME` for each part of the route in braces, `header.NAME` (lower case).
+    Http = 1,
+    /// A moment of a schedule. The topic is the schedule's name. Attributes: `due_us`, the moment (microseconds since
+    /// 1970-01-01 UTC); `missed`, how many before it were missed.
+    Schedule = 2,
+    /// A message that a function put into a queue. The topic is the queue, the device that of the event from which it came.
+    /// Attributes: `message`, its number, which never changes; `attempt`, from 1.
+    Queue = 3,
+    /// A device connected to the gateway's own broker, or is gone. The topic is `connected` or `disconnected`.
+    Device = 4,
 }
 
 impl EventKind {
@@ -87,6 +104,10 @@ impl EventKind {
     pub const fn from_u32(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::Mqtt),
+            1 => Some(Self::Http),
+            2 => Some(Self::Schedule),
+            3 => Some(Self::Queue),
+            4 => Some(Self::Device),
             _ => None,
         }
     }
@@ -196,11 +217,16 @@ pub struct EventHeader {
     pub topic: Span,
     /// Any bytes.
     pub payload: Span,
+    /// See [`Attributes`].
+    pub attributes: Span,
 }
 
 impl EventHeader {
     /// Length in bytes of the header that this version writes.
-    pub const LEN: usize = 56;
+    pub const LEN: usize = 64;
+
+    /// Length in bytes of the shortest header that a host ever wrote: that has no attributes.
+    pub const SHORTEST: usize = 56;
 
     /// The header's bytes.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
@@ -215,17 +241,24 @@ impl EventHeader {
         put(&self.time_us.to_le_bytes());
         put(&self.boot.to_le_bytes());
         put(&self.sequence.to_le_bytes());
-        for span in [self.device, self.topic, self.payload] {
+        for span in [self.device, self.topic, self.payload, self.attributes] {
             put(&span.offset.to_le_bytes());
             put(&span.len.to_le_bytes());
         }
         out
     }
 
-    /// Reads the header of a block; `None` if the block is shorter than the header that this version knows.
+    /// Reads the header of a block; `None` if the block is shorter than any header. A host of an earlier version writes no
+    /// attributes: there are none then.
     pub fn from_block(block: &[u8]) -> Option<Self> {
-        let head = block.first_chunk::<{ Self::LEN }>()?;
-        let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let short = block.first_chunk::<{ Self::SHORTEST }>()?;
+        let mut head = [0; Self::LEN];
+        head[..Self::SHORTEST].copy_from_slice(short);
+        let u32_at = |head: &[u8], at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        if u32_at(&head, 0) as usize >= Self::LEN {
+            head = *block.first_chunk::<{ Self::LEN }>()?;
+        }
+        let u32_at = |at: usize| u32_at(&head, at);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         let span_at = |at: usize| Span { offset: u32_at(at), len: u32_at(at + 4) };
         Some(Self {
@@ -237,7 +270,52 @@ impl EventHeader {
             device: span_at(32),
             topic: span_at(40),
             payload: span_at(48),
+            attributes: span_at(56),
         })
+    }
+}
+
+/// What else is known of an event: names with values, read from their bytes one by one. Ends before what is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes<'a>(pub &'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// The first value of this name.
+    pub fn get(self, name: &str) -> Option<&'a str> {
+        self.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// Hands the bytes of a name and its value to `put`, piece by piece. `None`, and nothing of it, if one is longer than
+    /// 4 GiB.
+    pub fn write(name: &str, value: &str, mut put: impl FnMut(&[u8])) -> Option<()> {
+        let (name_len, value_len) = (u32::try_from(name.len()).ok()?, u32::try_from(value.len()).ok()?);
+        put(&name_len.to_le_bytes());
+        put(&value_len.to_le_bytes());
+        put(name.as_bytes());
+        put(value.as_bytes());
+        Some(())
+    }
+
+    /// Whether they are whole to the last byte.
+    pub fn are_whole(self) -> bool {
+        let mut rest = self;
+        while rest.next().is_some() {}
+        rest.0.is_empty()
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (head, rest) = self.0.split_first_chunk::<8>()?;
+        let [a, b, c, d, e, f, g, h] = *head;
+        let (name_len, value_len) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        let (name, rest) = rest.split_at_checked(name_len as usize)?;
+        let (value, rest) = rest.split_at_checked(value_len as usize)?;
+        let found = (core::str::from_utf8(name).ok()?, core::str::from_utf8(value).ok()?);
+        self.0 = rest;
+        Some(found)
     }
 }
 
@@ -256,6 +334,7 @@ const _: () = {
     assert!(core::mem::offset_of!(EventHeader, sequence) == 24);
     assert!(core::mem::offset_of!(EventHeader, device) == 32);
     assert!(core::mem::offset_of!(EventHeader, payload) == 48);
+    assert!(core::mem::offset_of!(EventHeader, attributes) == 56);
 };
 
 #[cfg(test)]
@@ -273,9 +352,50 @@ mod tests {
             device: Span { offset: 56, len: 3 },
             topic: Span { offset: 59, len: 7 },
             payload: Span { offset: 66, len: 0 },
+            attributes: Span { offset: 66, len: 9 },
         };
         assert_eq!(EventHeader::from_block(&header.to_bytes()), Some(header));
-        assert_eq!(EventHeader::from_block(&header.to_bytes()[..55]), None);
+        for short in [55, 56, 63] {
+            assert_eq!(EventHeader::from_block(&header.to_bytes()[..short]), None);
+        }
+    }
+
+    #[test]
+    fn the_header_of_an_earlier_host_has_no_attributes() {
+        let spans = [0; 3].map(|_| Span { offset: 56, len: 0 });
+        let [device, topic, payload] = spans;
+        let header = EventHeader {
+            header_len: 56,
+            kind: 0,
+            time_us: 1,
+            boot: 2,
+            sequence: 3,
+            device,
+            topic,
+            payload,
+            attributes: Span::default(),
+        };
+        assert_eq!(EventHeader::from_block(&header.to_bytes()[..56]), Some(header));
+    }
+
+    #[test]
+    fn attributes_are_read_one_by_one_and_end_before_damage() {
+        let mut bytes = [0u8; 64];
+        let mut at = 0;
+        for (name, value) in [("method", "GET"), ("empty", ""), ("method", "second")] {
+            Attributes::write(name, value, |part| {
+                bytes[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            })
+            .unwrap();
+        }
+        let whole = Attributes(&bytes[..at]);
+        assert_eq!((whole.into_iter().count(), whole.are_whole()), (3, true));
+        assert_eq!((whole.get("method"), whole.get("empty"), whole.get("no")), (Some("GET"), Some(""), None));
+        for cut in 1..at {
+            assert!(Attributes(&bytes[..cut]).count() < 3);
+        }
+        assert!(!Attributes(&bytes[..at - 1]).are_whole() && !Attributes(&[0xff; 9]).are_whole());
     }
 
     #[test]

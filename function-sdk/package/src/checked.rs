@@ -262,6 +262,11 @@ impl<'a, 't> Table<'a, 't> {
         out
     }
 
+    /// Whether a key is there, right or wrong.
+    pub fn has(&self, key: &str) -> bool {
+        self.keys.is_some_and(|keys| keys.contains_key(key))
+    }
+
     /// Notes a mistake that no rule can see, such as two keys that contradict each other. It is shown at `key`, or at
     /// the table's head if there is no such key.
     pub fn mistake(&mut self, key: &str, message: impl Into<String>) {

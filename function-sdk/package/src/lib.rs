@@ -29,17 +29,23 @@ mod extism;
 mod manifest;
 mod names;
 mod package;
+mod route;
+mod schedule;
 mod sign;
 mod text_form;
+mod trigger;
 
 pub use config::{ConfigError, ConfigValue, config_value};
 pub use digest::Digest;
 pub use extism::{Extism, ExtismInput};
-pub use manifest::{Allow, Limits, Manifest, Partition, Trigger};
+pub use manifest::{Allow, Limits, Manifest, Partition, Retry};
 pub use names::{FilterError, NameError, check_filter, check_function_name, check_stream_name};
 pub use package::{Package, PackageError};
+pub use route::{Route, RouteError};
+pub use schedule::{Schedule, ScheduleError};
 pub use sign::{KeyId, PublicKey, Signature, SignatureError, SigningKey};
 pub use text_form::TextFormError;
+pub use trigger::{Missed, Presence, Trigger};
 
 /// Name of the custom section that holds the manifest's text.
 pub const SECTION: &str = "edge.function";

@@ -1,6 +1,6 @@
 //! What a function is called, when it runs, and what it may do: `function.toml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use semver::Version;
 
@@ -8,6 +8,7 @@ use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed
 use crate::config::{ConfigValue, config_value};
 use crate::extism::{Extism, extism, not_allowed};
 use crate::names::{check_filter, check_function_name, check_stream_name};
+use crate::trigger::{Trigger, check_queue};
 
 /// The version of the manifest's format that this crate reads.
 const FORMAT: i64 = 1;
@@ -34,6 +35,8 @@ pub struct Manifest {
     pub partition: Partition,
     /// When it runs; at least one.
     pub triggers: Vec<Trigger>,
+    /// What becomes of an event on which it fails.
+    pub retry: Retry,
     /// What a run may use up.
     pub limits: Limits,
     /// What it may reach.
@@ -56,15 +59,20 @@ pub enum Partition {
     Function,
 }
 
-/// When a function runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Trigger {
-    /// An MQTT message whose topic matches.
-    Mqtt {
-        /// A valid topic filter.
-        filter: String,
-    },
+/// What becomes of an event on which a function fails or traps. An HTTP request is not tried again: whoever sent it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How often the event is given to the function, 1 to 100. Default 1: then it goes to the dead letters at once.
+    pub tries: u32,
+    /// How long the first retry waits at least, in milliseconds, 100 to 3,600,000; each further one waits twice as long as
+    /// the one before, at most an hour. Default 1,000.
+    pub backoff_ms: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { tries: 1, backoff_ms: 1_000 }
+    }
 }
 
 /// What one run may use up; beyond it the run ends as a trap.
@@ -97,6 +105,8 @@ pub struct Allow {
     pub streams: Vec<String>,
     /// Topic filters under which it may publish.
     pub publish: Vec<String>,
+    /// Queues that it may put messages into.
+    pub queues: Vec<String>,
 }
 
 impl Allow {
@@ -120,8 +130,28 @@ impl Manifest {
     /// description = "Alerts on heat"    # optional
     /// partition = "device"              # "device" (default), "topic" or "function": what runs in order and shares state
     ///
-    /// [[trigger]]                       # at least one
+    /// [[trigger]]                       # at least one, each of one kind
     /// mqtt = "sensors/+/temperature"    # a topic filter
+    ///
+    /// [[trigger]]
+    /// http = "POST /limits/{device}"    # a route of the gateway's HTTP server; the function's answer is the response
+    /// deadline_ms = 10_000              # how long a request waits for it
+    ///
+    /// [[trigger]]
+    /// cron = "0 7 * * MON-FRI"          # minute, hour, day of the month, month, day of the week; seconds in front if six
+    /// name = "morning"                  # no two schedules of a function have the same; default "schedule"
+    /// zone = "Europe/Vienna"            # IANA time zone; default "UTC"
+    /// missed = "once"                   # what passed while the gateway was off: "skip", "once" (default) or "all"
+    ///
+    /// [[trigger]]
+    /// queue = "to-check"                # what functions put into this queue; a queue has one reader
+    ///
+    /// [[trigger]]
+    /// device = "disconnected"           # a device of the gateway's own broker: "connected", "disconnected" or "both"
+    ///
+    /// [retry]                           # what becomes of an event on which it fails
+    /// tries = 5                         # 1 by default: then it goes to the dead letters at once
+    /// backoff_ms = 1_000                # how long the first retry waits; each further one twice as long, at most an hour
     ///
     /// [limits]                          # optional, as is each key; `Limits` has the ranges
     /// fuel = 50_000_000
@@ -133,6 +163,7 @@ impl Manifest {
     /// [allow]                           # nothing is allowed unless it is named
     /// streams = ["alerts", "temp-*"]    # cloud streams
     /// publish = ["alerts/#"]            # topic filters
+    /// queues = ["to-check"]             # queues that it may put messages into
     ///
     /// [config]                          # what a deployment may set: a key and its default
     /// limit = 30.0
@@ -164,15 +195,21 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
         "partition",
         one_of(&[("device", Partition::Device), ("topic", Partition::Topic), ("function", Partition::Function)]),
     );
-    let triggers = root.tables("trigger", 1..=MAX_TRIGGERS, |t| {
-        let filter = t.required("mqtt", topic_filter());
-        Some(Trigger::Mqtt { filter: filter? })
+    let triggers = root.tables("trigger", 1..=MAX_TRIGGERS, Trigger::read);
+    check_names(root, &triggers);
+    let retry = root.table("retry", |t| {
+        let default = Retry::default();
+        Some(Retry {
+            tries: t.optional("tries", integer(1..=100)).unwrap_or(default.tries),
+            backoff_ms: t.optional("backoff_ms", integer(100..=3_600_000)).unwrap_or(default.backoff_ms),
+        })
     });
     let limits = root.table("limits", |t| Some(limits(t)));
     let allow = root.table("allow", |t| {
         Some(Allow {
             streams: t.list("streams", 0..=MAX_ALLOWED, allowed_stream()),
             publish: t.list("publish", 0..=MAX_ALLOWED, topic_filter()),
+            queues: t.list("queues", 0..=MAX_ALLOWED, parsed("a queue such as \"to-send\"", check_queue)),
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));
@@ -189,11 +226,24 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
         description,
         partition: partition.unwrap_or_default(),
         triggers,
+        retry: retry?,
         limits: limits?,
         allow: allow?,
         config: config?,
         extism,
     })
+}
+
+/// Moments are remembered by the names of their schedules.
+fn check_names(root: &mut Table<'_, '_>, triggers: &[Trigger]) {
+    let mut names = BTreeSet::new();
+    for trigger in triggers {
+        if let Trigger::Schedule { name, .. } = trigger
+            && !names.insert(name)
+        {
+            root.mistake("trigger", format!("has two schedules with the name \"{name}\"; give each a name of its own"));
+        }
+    }
 }
 
 fn limits(t: &mut Table<'_, '_>) -> Limits {
@@ -275,12 +325,11 @@ mod tests {
              function.toml:3:12: version: is \"1.2\": unexpected end of input while parsing minor version number; \
              allowed is a semantic version such as \"1.2.0\", at most 64 bytes\n\
              function.toml:4:1: partion: is not known here; did you mean \"partition\"? allowed are: allow, config, \
-             description, extism, limits, manifest, name, partition, trigger, version\n\
+             description, extism, limits, manifest, name, partition, retry, trigger, version\n\
              function.toml:5:14: partition: is \"all\"; allowed is \"device\" or \"topic\" or \"function\"\n\
              function.toml:7:9: trigger[1].mqtt: is \"a/#/b\": \"#\" must stand alone in the last level, as in \
              \"a/b/#\"; allowed is a topic filter such as \"sensors/+/temperature\"\n\
-             function.toml:8:1: trigger[2].mqtt: is missing; allowed is a topic filter such as \
-             \"sensors/+/temperature\"\n\
+             function.toml:8:1: trigger[2]: has 0 kinds; allowed is one of mqtt, http, cron, queue and device\n\
              function.toml:10:8: limits.fuel: is 5; allowed is a whole number from 10000 to 10000000000\n\
              function.toml:12:13: allow.streams[1]: is \"a b\": a stream's name has 1 to 64 letters, digits, dots, \
              hyphens and underscores; allowed is a stream such as \"alerts\", or \"temp-*\" for all that begin so\n\

@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use function_abi::{LogLevel, Priority, PublishFlags};
 use function_package::{Allow, Limits, check_stream_name};
 
-use super::{Emitted, Published, State};
+use super::{Emitted, Enqueued, Published, Response, State};
 
 /// Why a run ended in the middle; thrown, since an effect that is not allowed does not return on a gateway either.
 pub(super) struct Trap(pub(super) String);
@@ -21,6 +21,8 @@ pub(crate) struct Host {
     pub(super) random: u64,
     pub(super) emitted: Vec<Emitted>,
     pub(super) published: Vec<Published>,
+    pub(super) enqueued: Vec<Enqueued>,
+    pub(super) response: Option<Response>,
     pub(super) logs: Vec<(LogLevel, String)>,
     effects: u32,
     output: usize,
@@ -47,6 +49,8 @@ impl Host {
             random,
             emitted: Vec::new(),
             published: Vec::new(),
+            enqueued: Vec::new(),
+            response: None,
             logs: Vec::new(),
             effects: 0,
             output: 0,
@@ -59,6 +63,11 @@ impl Host {
 
     pub(crate) fn state_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         self.state.get(key).cloned()
+    }
+
+    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8]) -> Option<Vec<u8>> {
+        let mut keys = self.state.keys().filter(|key| key.as_slice() > after || after < prefix);
+        keys.find(|key| key.starts_with(prefix)).cloned()
     }
 
     pub(crate) fn random_fill(&mut self, out: &mut [u8]) {
@@ -109,6 +118,23 @@ impl Host {
         }
         self.count(topic.len() + payload.len());
         self.published.push(Published { topic: topic.to_owned(), payload: payload.to_vec(), flags });
+    }
+
+    pub(crate) fn enqueue(&mut self, queue: &str, body: &[u8], delay_ms: u32) {
+        if self.allow.as_ref().is_some_and(|allow| !allow.queues.iter().any(|allowed| allowed == queue)) {
+            trap(format!("enqueue: the queue {queue:?} is not allowed; name it in function.toml under [allow] queues"));
+        }
+        self.count(queue.len() + body.len());
+        self.enqueued.push(Enqueued { queue: queue.to_owned(), body: body.to_vec(), delay_ms });
+    }
+
+    pub(crate) fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+        if !(200..=599).contains(&status) {
+            trap(format!("respond: {status} is no status that ends a request; allowed is 200 to 599"));
+        }
+        self.count(headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>() + body.len());
+        let headers = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned())).collect();
+        self.response = Some(Response { status, headers, body: body.to_vec() });
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::disk::Disk;
-use super::house::House;
+use super::edges::{self, House};
 use super::plan::Dice;
-use super::report::Report;
-use crate::World;
+use crate::{Report, World};
 
 /// Cuts the power of the disk with the gateway's data, kills the agent, starts it on what is left, and so on under load;
 /// then lets everything come to rest and compares what devices were told with what the control plane has. `say` hears how
@@ -21,7 +20,8 @@ pub fn power_cut(seed: u64, cuts: usize, mut say: impl FnMut(&str)) -> Result<Re
     let world = World::new()?;
     // Where `Gateway` puts its data.
     let disk = Disk::new(world.path("gateway.img"), world.path("gateway"))?;
-    let mut mounted = Mounted { house: House::start(world)?, disk };
+    let (house, _) = edges::start(world)?;
+    let mut mounted = Mounted { house, disk };
     let mut report = Report { seed, ..Report::default() };
     let ran = mounted.run(seed, cuts, &mut report, &mut say).and_then(|()| mounted.house.judge(&mut report));
     if ran.is_err() || !report.is_clean() {

@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::house::House;
+use super::edges::{self, House};
 use super::plan::{Edge, Step, Victim};
-use super::report::Report;
 use super::strace::Strace;
-use super::trigger::kill;
-use crate::World;
+use super::trigger::{Trigger, kill};
+use crate::{Report, World};
 
 /// How long an edge may take to be reached. Under load it takes tenths of a second.
 const REACHES: Duration = Duration::from_secs(5);
@@ -23,9 +22,9 @@ const LOOKS_EVERY: Duration = Duration::from_millis(200);
 /// Something does not start again, or does not come to rest. Names the step.
 pub fn crash(seed: u64, plan: &[Step], mut say: impl FnMut(&str)) -> Result<Report> {
     let start = Instant::now();
-    let mut house = House::start(World::new()?)?;
+    let (mut house, trigger) = edges::start(World::new()?)?;
     let mut report = Report { seed, ..Report::default() };
-    let ran = run(&mut house, plan, &mut report, &mut say).and_then(|()| house.judge(&mut report));
+    let ran = run(&mut house, &trigger, plan, &mut report, &mut say).and_then(|()| house.judge(&mut report));
     if ran.is_err() || !report.is_clean() {
         house.world.failed();
     }
@@ -34,11 +33,17 @@ pub fn crash(seed: u64, plan: &[Step], mut say: impl FnMut(&str)) -> Result<Repo
     Ok(report)
 }
 
-fn run(house: &mut House, plan: &[Step], report: &mut Report, say: &mut impl FnMut(&str)) -> Result<()> {
+fn run(
+    house: &mut House,
+    trigger: &Trigger,
+    plan: &[Step],
+    report: &mut Report,
+    say: &mut impl FnMut(&str),
+) -> Result<()> {
     for (index, step) in plan.iter().enumerate() {
         house.keep_load()?;
         let reached =
-            execute(house, step).with_context(|| format!("step {} of {}: {step:?}", index + 1, plan.len()))?;
+            execute(house, trigger, step).with_context(|| format!("step {} of {}: {step:?}", index + 1, plan.len()))?;
         if !reached {
             report.not_reached += 1;
             say(&format!("step {} was not at its edge within {REACHES:?}: {step:?}", index + 1));
@@ -52,7 +57,7 @@ fn run(house: &mut House, plan: &[Step], report: &mut Report, say: &mut impl FnM
 }
 
 // Returns whether the edge was reached in time.
-fn execute(house: &mut House, step: &Step) -> Result<bool> {
+fn execute(house: &mut House, trigger: &Trigger, step: &Step) -> Result<bool> {
     let process = match step.victim {
         Victim::Agent => Some(house.agent_process()?),
         Victim::Cloud => Some(house.cloud_process()?),
@@ -66,12 +71,12 @@ fn execute(house: &mut House, step: &Step) -> Result<bool> {
         }
         (edge, Some(process)) if let Some(call) = edge.system_call() => {
             let mut strace = Strace::kill_at(process, call, step.nth)?;
-            wait(house, |_| strace.wait(LOOKS_EVERY))?
+            wait(house, || strace.wait(LOOKS_EVERY))?
         }
         _ => {
-            house.trigger.set(step, process);
-            let reached = wait(house, |house| house.trigger.wait(LOOKS_EVERY))?;
-            house.trigger.clear();
+            trigger.set(step, process);
+            let reached = wait(house, || trigger.wait(LOOKS_EVERY))?;
+            trigger.clear();
             reached
         }
     };
@@ -85,9 +90,9 @@ fn execute(house: &mut House, step: &Step) -> Result<bool> {
 }
 
 // Keeps the load up until an edge is reached. Returns whether it was in time.
-fn wait(house: &mut House, mut reached: impl FnMut(&House) -> bool) -> Result<bool> {
+fn wait(house: &mut House, mut reached: impl FnMut() -> bool) -> Result<bool> {
     let end = Instant::now() + REACHES;
-    while !reached(house) {
+    while !reached() {
         if Instant::now() >= end {
             return Ok(false);
         }

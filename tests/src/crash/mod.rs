@@ -8,13 +8,11 @@
 
 mod cuts;
 mod disk;
-mod house;
+mod edges;
 mod http;
 mod kills;
 mod mqtt;
 mod plan;
-mod proxy;
-mod report;
 mod strace;
 mod trigger;
 
@@ -22,5 +20,4 @@ pub use cuts::power_cut;
 pub use disk::cannot_cut_power;
 pub use kills::crash;
 pub use plan::{Dice, Edge, Step, Victim, draw};
-pub use report::Report;
 pub use strace::cannot_trace;

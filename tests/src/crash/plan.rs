@@ -24,7 +24,8 @@ impl Dice {
         (mixed ^ (mixed >> 31)) % end.max(1)
     }
 
-    fn shuffle<T>(&mut self, items: &mut [T]) {
+    /// Puts them into another order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);
         }

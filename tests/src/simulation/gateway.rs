@@ -136,8 +136,10 @@ impl Gateway {
             function_name: "simulation".into(),
             partition: "p".into(),
             seen: None,
+            uses: agent_store::Uses::Nothing,
             event: Event {
                 kind: EventKind::Mqtt,
+                attributes: Vec::new(),
                 device: "d".into(),
                 topic: "t".into(),
                 payload: Arc::new([]),

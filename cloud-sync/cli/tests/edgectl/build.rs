@@ -57,7 +57,12 @@ fn what_cannot_be_built_is_named() {
     let crate_dir = dir.path().join("tiny");
     let run = |args: &[&str]| Done::from(bare(dir.path(), args).output().unwrap());
     let missing = run(&["fn", "build", "tiny"]);
-    assert!(missing.status == 1 && missing.stderr.contains("tiny/function.toml"), "{}", missing.stderr);
+    assert!(missing.status == 3 && missing.stderr.contains("tiny/function.toml"), "{}", missing.stderr);
+
+    fs::create_dir(dir.path().join("other")).unwrap();
+    fs::write(dir.path().join("other/function.toml"), MANIFEST).unwrap();
+    let other = run(&["fn", "build", "other"]);
+    assert!(other.status == 1 && other.stderr.contains("has no Cargo.toml"), "{}", other.stderr);
 
     write_crate(&crate_dir);
     // A toolchain without the target.
@@ -66,7 +71,7 @@ fn what_cannot_be_built_is_named() {
     fs::set_permissions(&rustc, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = bare(dir.path(), &["fn", "build", "tiny"]);
     let no_target = Done::from(command.env("RUSTC", &rustc).output().unwrap());
-    assert_eq!(no_target.status, 1);
+    assert_eq!(no_target.status, 3);
     let lines: Vec<&str> = no_target.stderr.lines().map(str::trim).collect();
     assert!(lines.contains(&"rustup target add wasm32-unknown-unknown"), "{}", no_target.stderr);
 
@@ -88,11 +93,14 @@ async fn a_module_of_any_language_is_packed_inspected_signed_and_stored() {
     fs::write(world.path("m.wasm"), b"\0asm\x01\0\0\0").unwrap();
     fs::write(world.path("function.toml"), MANIFEST).unwrap();
     let built = world.json(&["fn", "build", "--wasm", "m.wasm", "--manifest", "function.toml"]);
-    let inspected = world.json(&["fn", "inspect", "tiny.wasm"]);
+    // It has no exports, and so no gateway would load it; what is in it is shown all the same.
+    let inspected = world.run(&["--json", "fn", "inspect", "tiny.wasm"]);
+    assert_eq!(inspected.status, 1, "{}", inspected.stderr);
+    let inspected: serde_json::Value = serde_json::from_str(&inspected.stdout).unwrap();
     assert_eq!(inspected["digest"], built["digest"]);
     assert_eq!(inspected["triggers"], serde_json::json!(["mqtt a/+"]));
     assert_eq!(inspected["config"], serde_json::json!({"limit": "30.0"}));
-    assert!(world.text(&["fn", "inspect", "tiny.wasm"]).contains("tiny 1.2.3"));
+    assert!(world.run(&["fn", "inspect", "tiny.wasm"]).stdout.contains("tiny 1.2.3"));
     assert!(world.fails(&["fn", "inspect", "m.wasm"]).contains("holds no manifest"));
 
     world.text(&["key", "new", "--out", "key"]);

@@ -23,9 +23,9 @@ fn a_key_is_for_its_owner_only_and_never_overwritten() {
     assert!(!made.to_string().contains("secret-key-v1"), "the secret is printed nowhere");
 
     let again = run(&["key", "new", "--out", "k"]);
-    assert!(again.status == 1 && again.stderr.contains("not overwritten"), "{}", again.stderr);
+    assert!(again.status == 3 && again.stderr.contains("not overwritten"), "{}", again.stderr);
     std::fs::remove_file(&secret).unwrap();
-    assert_eq!(run(&["key", "new", "--out", "k"]).status, 1, "nor is the public half");
+    assert_eq!(run(&["key", "new", "--out", "k"]).status, 3, "nor is the public half");
     assert!(!secret.exists());
 }
 
@@ -39,20 +39,20 @@ fn what_is_missing_is_named() {
         assert_eq!(run(usage).status, 2, "{usage:?}");
     }
     let none = run(&["gateways"]);
-    assert!(none.status == 1 && none.stderr.contains("--token-file"), "{}", none.stderr);
+    assert!(none.status == 3 && none.stderr.contains("--token-file"), "{}", none.stderr);
     let file = run(&["gateways", "--token-file", "nowhere"]);
-    assert!(file.status == 1 && file.stderr.contains("nowhere"), "{}", file.stderr);
+    assert!(file.status == 3 && file.stderr.contains("nowhere"), "{}", file.stderr);
     // Port 9 of this machine, where nothing listens.
     let mut gone = bare(dir.path(), &["gateways", "--server", "http://127.0.0.1:9"]);
     let gone = Done::from(gone.env("EDGECTL_TOKEN", "x").output().unwrap());
     assert!(
-        gone.status == 1 && gone.stderr.contains("127.0.0.1:9") && gone.stderr.contains("refused"),
+        gone.status == 4 && gone.stderr.contains("127.0.0.1:9") && gone.stderr.contains("refused"),
         "{}",
         gone.stderr
     );
     let mut ftp = bare(dir.path(), &["gateways", "--server", "ftp://x"]);
     let ftp = Done::from(ftp.env("EDGECTL_TOKEN", "x").output().unwrap());
-    assert!(ftp.status == 1 && ftp.stderr.contains("ftp"), "{}", ftp.stderr);
+    assert!(ftp.status == 2 && ftp.stderr.contains("ftp"), "{}", ftp.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

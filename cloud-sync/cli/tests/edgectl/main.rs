@@ -1,8 +1,10 @@
-//! The program against a control plane in the same process.
+//! The program, alone and against a control plane or a broker in the same process.
 
+mod author;
 mod build;
 mod fleet;
 mod gateway;
 mod keys;
+mod local;
 mod records;
 mod world;

@@ -56,7 +56,7 @@ impl World {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
     }
 
-    /// The standard error of a command that fails.
+    /// The standard error of a command to which the answer is no.
     pub(crate) fn fails(&self, args: &[&str]) -> String {
         let done = self.run(args);
         assert_eq!(done.status, 1, "{args:?}: {}{}", done.stdout, done.stderr);

@@ -16,11 +16,14 @@ use function_abi::EventKind;
 pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "config_get" (func $config_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "state_next" (func $state_next (param i32 i32 i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "random_fill" (func $random_fill (param i32 i32)))
     (import "edge_v1" "state_put" (func $state_put (param i32 i32 i32 i32)))
     (import "edge_v1" "state_delete" (func $state_delete (param i32 i32)))
     (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "publish" (func $publish (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "enqueue" (func $enqueue (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -60,6 +63,7 @@ pub(crate) fn spec() -> Spec {
         permissions: Permissions {
             streams: vec![StreamPattern::new("alerts").unwrap(), StreamPattern::new("raw.*").unwrap()],
             publish: vec![Filter::new("out/#").unwrap()],
+            queues: vec!["q".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,
@@ -80,6 +84,7 @@ pub(crate) fn refused(wasm: &[u8]) -> LoadCause {
 pub(crate) fn event() -> Event {
     Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device: "sensor-1".into(),
         topic: "a/b".into(),
         payload: b"21.5".as_slice().into(),
@@ -99,6 +104,12 @@ impl Reads for State {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
         self.asked += 1;
         Ok(self.values.get(key).cloned())
+    }
+
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.asked += 1;
+        let mut keys = self.values.keys().filter(|key| key.as_slice() > after || after < prefix);
+        Ok(keys.find(|key| key.starts_with(prefix)).cloned())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use agent_core::effect::{Effect, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind};
-use agent_store::{Dead, DeadKind, Outcome, OutcomeResult, Store, StoreError, Write, inspect};
+use agent_store::{Dead, DeadKind, Outcome, OutcomeResult, Store, StoreError, Uses, Write, inspect};
 use sync_protocol::records::{Class, Entry, Stamp};
 
 use vfs::{Fault, Operation};
@@ -61,8 +61,10 @@ impl Content {
                 function_name: "f".into(),
                 partition: "p".into(),
                 seen,
+                uses: Uses::Nothing,
                 event: Event {
                     kind: EventKind::Mqtt,
+                    attributes: Vec::new(),
                     device: "d".into(),
                     topic: "t".into(),
                     payload: Arc::new([]),

@@ -293,3 +293,17 @@ fn the_log_stays_short_beside_a_busy_reader() {
     assert!(written > 20 << 20, "{written} bytes are in the database");
     assert!(longest < 8 << 20, "the log grew to {longest} bytes");
 }
+
+#[test]
+fn keys_of_the_state_are_found_in_order_within_function_and_partition() {
+    let mut it = Fixture::new();
+    let other = it.store.function("alert").unwrap();
+    let puts = [b"b".as_slice(), b"a", b"ab", b"\xff"].map(|key| put(key, b"v")).to_vec();
+    it.store.commit(&[it.effects(puts), outcome(other, OutcomeResult::Effects(vec![put(b"aa", b"v")]))]).unwrap();
+    let mut next = |prefix: &[u8], after: &[u8]| it.reader.next_key(it.function, "pump-7", prefix, after).unwrap();
+    assert_eq!(next(b"", b""), Some(b"a".to_vec()));
+    assert_eq!(next(b"a", b"a"), Some(b"ab".to_vec()));
+    assert_eq!(next(b"a", b"ab"), None);
+    assert_eq!(next(b"", b"b"), Some(b"\xff".to_vec()));
+    assert_eq!((next(b"c", b""), next(b"", b"\xff")), (None, None));
+}

@@ -98,6 +98,7 @@ pub(crate) fn put(key: &[u8], value: &[u8]) -> Effect {
 pub(crate) fn event() -> Event {
     Event {
         kind: EventKind::Mqtt,
+        attributes: Vec::new(),
         device: "pump-7".into(),
         topic: "plant/pump-7/temperature".into(),
         payload: Arc::new(*b"21.5"),
@@ -126,6 +127,7 @@ pub(crate) fn outcome(function: FunctionId, result: OutcomeResult) -> Write {
         function_name: "mean".into(),
         partition: "pump-7".into(),
         seen: None,
+        uses: agent_store::Uses::Nothing,
         event: event(),
         stamp: stamp(),
         result,

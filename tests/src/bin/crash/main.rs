@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use system_tests::chaos::{Storm, endure};
 use system_tests::crash::{cannot_cut_power, cannot_trace, crash, draw, power_cut};
 use system_tests::simulation::simulate;
 use system_tests::{Cloud, Edgectl, World};
@@ -35,6 +36,15 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         cuts: usize,
         /// Of the moments [default: another each time]
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Lets the ways between devices, gateway and control plane do what bad networks do
+    Chaos {
+        /// How often each fault strikes
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Of the order of the faults [default: another each time]
         #[arg(long)]
         seed: Option<u64>,
     },
@@ -79,6 +89,11 @@ fn run(command: Command) -> Result<bool> {
             let seed = seed.unwrap_or_else(from_the_clock);
             say(format_args!("{cuts} power cuts, seed {seed}"));
             power_cut(seed, cuts, progress)?
+        }
+        Command::Chaos { rounds, seed } => {
+            let seed = seed.unwrap_or_else(from_the_clock);
+            say(format_args!("{rounds} rounds of every fault, seed {seed}"));
+            endure(seed, &Storm::draw(seed, rounds))?
         }
         Command::Simulate { runs, seed } => return simulate_all(runs, seed.unwrap_or_else(from_the_clock)),
     };

@@ -1,4 +1,4 @@
-//! The house in which things are killed: devices under load, a gateway, a control plane, and proxies between them.
+//! The house that is tried: devices under load, a gateway, a control plane, and proxies between them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Pid;
 
-use super::proxy::{Protocol, Proxy};
-use super::report::Report;
-use super::trigger::Trigger;
 use crate::cloud::STARTS;
+use crate::proxy::{Passage, Proxy};
+use crate::report::Report;
 use crate::{
     Cloud, Device, Edgectl, Gateway, Inlet, LABEL, Process, Replay, Summary, World, binary, oracle, wait_until,
 };
@@ -22,70 +21,84 @@ const FUNCTIONS: [&str; 3] = ["unit-conversion", "rolling-mean", "topic-counter"
 const MEANS_EVERY: u64 = 6;
 const COUNTS_EVERY: u64 = 100;
 
-const DEVICES: usize = 4;
-/// Readings per second of each. Between two kills some hundred events are on their way.
-const RATE: f64 = 150.0;
 /// A device ends after this many readings, and boots again: so boots change during a run, too.
 const READINGS: usize = 2_000;
 
 /// Far more than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A house under load.
-#[derive(Debug)]
-pub(super) struct House {
-    pub(super) trigger: Arc<Trigger>,
-    pub(super) gateway: Gateway,
-    pub(super) cloud: Cloud,
-    devices: Vec<Device>,
-    ended: Vec<Summary>,
-    to_gateway: Proxy,
-    to_cloud: Proxy,
-    pub(super) world: World,
+/// What devices do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// How many there are.
+    pub(crate) devices: usize,
+    /// Readings per second of each.
+    pub(crate) rate: f64,
 }
 
-impl House {
-    /// Starts everything, in this world.
-    pub(super) fn start(mut world: World) -> Result<Self> {
-        let trigger = Arc::new(Trigger::default());
-        let (gateway, cloud, to_cloud) = match Self::parts(&world, &trigger) {
+/// A house under load. What goes to the control plane passes through `C`, what goes to the gateway through `G`.
+#[derive(Debug)]
+pub(crate) struct House<C, G> {
+    pub(crate) gateway: Gateway,
+    pub(crate) cloud: Cloud,
+    load: Load,
+    devices: Vec<Device>,
+    ended: Vec<Summary>,
+    to_gateway: Proxy<G>,
+    to_cloud: Proxy<C>,
+    pub(crate) world: World,
+}
+
+impl<C: Passage, G: Passage> House<C, G> {
+    /// Starts everything, in this world. `settings` go to the end of the agent's configuration, its table `[cloud]`.
+    pub(crate) fn start(
+        mut world: World,
+        load: Load,
+        to_cloud: Arc<C>,
+        to_gateway: Arc<G>,
+        settings: &str,
+    ) -> Result<Self> {
+        let (gateway, cloud, to_cloud) = match Self::parts(&world, to_cloud, settings) {
             Ok(parts) => parts,
             Err(error) => {
                 world.failed();
                 return Err(error);
             }
         };
-        let to_gateway = Proxy::new(Protocol::Mqtt, gateway.broker(), Arc::clone(&trigger))?;
-        let devices = Vec::with_capacity(DEVICES);
-        let mut house = Self { trigger, gateway, cloud, devices, ended: Vec::new(), to_gateway, to_cloud, world };
-        for number in 1..=DEVICES {
+        let to_gateway = Proxy::new(gateway.broker(), to_gateway)?;
+        let (devices, ended) = (Vec::with_capacity(load.devices), Vec::new());
+        let mut house = Self { gateway, cloud, load, devices, ended, to_gateway, to_cloud, world };
+        for number in 1..=load.devices {
             house.devices.push(house.device(&format!("thermostat-{number}"))?);
         }
         Ok(house)
     }
 
-    fn parts(world: &World, trigger: &Arc<Trigger>) -> Result<(Gateway, Cloud, Proxy)> {
+    fn parts(world: &World, to_cloud: Arc<C>, settings: &str) -> Result<(Gateway, Cloud, Proxy<C>)> {
         let cloud = Cloud::start(world)?;
-        let to_cloud = Proxy::new(Protocol::Http, cloud.address(), Arc::clone(trigger))?;
+        let to_cloud = Proxy::new(cloud.address(), to_cloud)?;
         let operator = Edgectl::new(world, &cloud)?;
         for name in FUNCTIONS {
             operator.push(name)?;
             operator.deploy(name, &format!("label:{LABEL}"))?;
         }
         let mut gateway = Gateway::new(world, "gateway", Inlet::Own, to_cloud.address(), &operator)?;
+        gateway.configure(settings)?;
         gateway.start()?;
         gateway.wait_for_functions(&FUNCTIONS, DEADLINE)?;
         Ok((gateway, cloud, to_cloud))
     }
+}
 
+impl<C, G> House<C, G> {
     fn device(&self, name: &str) -> Result<Device> {
         let (device, broker) = (name.to_owned(), self.to_gateway.address());
-        let replay = Replay { device, broker, recording: None, rate: RATE, limit: Some(READINGS) };
+        let replay = Replay { device, broker, recording: None, rate: self.load.rate, limit: Some(READINGS) };
         Device::start(&self.world, &replay)
     }
 
     /// Starts devices again that came to the end of their readings.
-    pub(super) fn keep_load(&mut self) -> Result<()> {
+    pub(crate) fn keep_load(&mut self) -> Result<()> {
         for index in 0..self.devices.len() {
             let device = &mut self.devices[index];
             if device.process.ended().is_some() {
@@ -98,17 +111,17 @@ impl House {
     }
 
     /// The agent, as the system knows it.
-    pub(super) fn agent_process(&self) -> Result<Pid> {
+    pub(crate) fn agent_process(&self) -> Result<Pid> {
         process_with("edge-agent", &self.world.path("gateway.toml"))
     }
 
     /// The control plane, as the system knows it.
-    pub(super) fn cloud_process(&self) -> Result<Pid> {
+    pub(crate) fn cloud_process(&self) -> Result<Pid> {
         process_with("cloud-sync", &self.world.path("cloud"))
     }
 
     /// Starts the agent again, after it was killed.
-    pub(super) fn restart_agent(&mut self) -> Result<()> {
+    pub(crate) fn restart_agent(&mut self) -> Result<()> {
         self.gateway.kill9();
         // A proxy would hold what the agent had open.
         self.to_gateway.cut();
@@ -117,7 +130,7 @@ impl House {
     }
 
     /// Starts the control plane again, after it was killed.
-    pub(super) fn restart_cloud(&mut self) -> Result<()> {
+    pub(crate) fn restart_cloud(&mut self) -> Result<()> {
         self.cloud.process.kill();
         self.to_cloud.cut();
         let address = self.cloud.address();
@@ -132,12 +145,12 @@ impl House {
     }
 
     /// Ends the connections of all devices.
-    pub(super) fn cut_devices(&self) {
+    pub(crate) fn cut_devices(&self) {
         self.to_gateway.cut();
     }
 
     /// Lets the devices end with everything acknowledged and the outbox run dry, and judges.
-    pub(super) fn judge(&mut self, report: &mut Report) -> Result<()> {
+    pub(crate) fn judge(&mut self, report: &mut Report) -> Result<()> {
         self.end_devices()?;
         let status = match self.gateway.wait_until_drained(DEADLINE) {
             Ok(status) => status,

@@ -33,11 +33,11 @@ impl Report {
         self.lost == 0 && self.doubled == 0 && self.wrong.is_empty()
     }
 
-    pub(super) fn count(&mut self, what: String) {
+    pub(crate) fn count(&mut self, what: String) {
         *self.happened.entry(what).or_default() += 1;
     }
 
-    pub(super) fn expect(&mut self, what: &str, expected: u64, found: u64) {
+    pub(crate) fn expect(&mut self, what: &str, expected: u64, found: u64) {
         if found != expected {
             self.wrong.push(format!("{what}: {found} in place of {expected}"));
         }
@@ -47,10 +47,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, times) in &self.happened {
-            writeln!(f, "  {what:<30} {times:>6}")?;
+            writeln!(f, "  {what:<46} {times:>6}")?;
         }
         if self.not_reached > 0 {
-            writeln!(f, "  of these not at their edge      {:>6}", self.not_reached)?;
+            writeln!(f, "  {:<46} {:>6}", "of these not at their edge", self.not_reached)?;
         }
         let Self { acknowledged, resent, lost, doubled, seed, .. } = self;
         write!(f, "{acknowledged} events acknowledged, {resent} sent again: {lost} lost, {doubled} doubled; ")?;

@@ -1,0 +1,217 @@
+//! A gateway in memory that runs one function: what all commands share that run one on this machine.
+//!
+//! It routes, keeps lanes, state and the marks of handled events as a gateway does, by the gateway's own code, and loads
+//! by the gateway's own loader. It has no clock and no chance of its own: the same events and seed give the same runs.
+//! What it holds grows with the state that the function keeps, as a gateway's disk does.
+
+mod bytes;
+mod event;
+mod fixture;
+mod show;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent_core::dedup::{Seen, Verdict};
+use agent_core::{Effect, Effects, Event, Filter};
+use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Spec, Trap, TrapKind};
+use function_abi::EventKind;
+use function_package::{Manifest, Package, Partition, Presence, Trigger};
+
+pub(crate) use event::{FIRST_TIME_US, Incoming, Numbering};
+pub(crate) use fixture::Fixture;
+pub(crate) use show::{Hide, Kind, Shown, lines, title};
+
+use crate::failure::Failure;
+
+/// What random numbers begin with where nothing else is said.
+pub(crate) const SEED: u64 = 1;
+
+/// The gateway.
+pub(crate) struct Local {
+    function: Function,
+    manifest: Manifest,
+    filters: Vec<Filter>,
+    lanes: BTreeMap<Arc<str>, Lane>,
+    seed: u64,
+}
+
+/// What the events of one partition leave behind.
+#[derive(Default)]
+struct Lane {
+    state: BTreeMap<Vec<u8>, Arc<[u8]>>,
+    seen: BTreeMap<Arc<str>, Seen>,
+}
+
+/// What came of one event.
+pub(crate) struct Ran {
+    pub(crate) how: How,
+    /// Units of fuel; 0 if the function did not run.
+    pub(crate) fuel: u64,
+    pub(crate) memory_bytes: usize,
+    pub(crate) took: Duration,
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) logs_dropped: u64,
+}
+
+/// How an event ended.
+pub(crate) enum How {
+    Done(Effects),
+    Failed(Trap),
+    /// It was handled before, or nobody can know whether it was: the gateway does not run the function on it.
+    Known(Verdict),
+    /// No trigger matches its topic: the gateway acknowledges it and keeps nothing.
+    Unwanted,
+}
+
+impl Reads for Lane {
+    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+        Ok(self.state.get(key).cloned())
+    }
+
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut keys = self.state.keys().filter(|key| key.as_slice() > after || after < prefix);
+        Ok(keys.find(|key| key.starts_with(prefix)).cloned())
+    }
+}
+
+impl Local {
+    /// Loads a function as a gateway would, with a deployment's configuration.
+    pub(crate) fn load(package: &Package, config: &BTreeMap<String, String>, seed: u64) -> Result<Self, Failure> {
+        let manifest = package.manifest().clone();
+        let spec = Spec::of(&manifest, config).map_err(Failure::Spec)?;
+        let filters = filters(&manifest).map(Filter::new).collect::<Result<_, _>>().map_err(Failure::Trigger)?;
+        let function = Engine::new().load(spec, package.bytes()).map_err(Failure::Load)?;
+        Ok(Self { function, manifest, filters, lanes: BTreeMap::new(), seed })
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Forgets all events, as if none had come.
+    pub(crate) fn reset(&mut self, seed: u64) {
+        self.lanes.clear();
+        self.seed = seed;
+    }
+
+    /// Gives the function one event.
+    pub(crate) fn run(&mut self, event: &Event) -> Ran {
+        let Some(event) = self.route(event) else { return Ran::without(How::Unwanted) };
+        let event = &*event;
+        let partition: Arc<str> = match self.manifest.partition {
+            Partition::Device => event.device.clone(),
+            Partition::Topic => event.topic.clone(),
+            Partition::Function => "".into(),
+        };
+        let lane = self.lanes.entry(partition).or_default();
+        if let Some(identity) = &event.identity {
+            let seen = lane.seen.entry(identity.source.clone()).or_default();
+            match seen.judge(identity, event.content()) {
+                Verdict::New => {}
+                known => return Ran::without(How::Known(known)),
+            }
+        }
+        // As a gateway's worker draws them.
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let began = Instant::now();
+        let run = self.function.run(event, lane, self.seed);
+        let took = began.elapsed();
+        if let Some(identity) = &event.identity {
+            lane.seen.entry(identity.source.clone()).or_default().mark(identity, event.content());
+        }
+        let how = match run.outcome {
+            Outcome::Done(effects) => How::Done(lane.take(effects)),
+            Outcome::Failed(trap) => How::Failed(self.without_name(trap)),
+            Outcome::Abandoned(error) => {
+                let message = error.to_string();
+                How::Failed(Trap { kind: TrapKind::EngineFault, message })
+            }
+        };
+        Ran {
+            how,
+            fuel: run.fuel,
+            memory_bytes: run.memory_bytes,
+            took,
+            logs: run.logs,
+            logs_dropped: run.logs_dropped,
+        }
+    }
+
+    /// The event as the function sees it, if a trigger is for it.
+    fn route<'e>(&self, event: &'e Event) -> Option<Cow<'e, Event>> {
+        let has =
+            |fits: &dyn Fn(&Trigger) -> bool| self.manifest.triggers.iter().any(fits).then_some(Cow::Borrowed(event));
+        match event.kind {
+            EventKind::Mqtt => {
+                self.filters.iter().any(|filter| filter.matches(&event.topic)).then_some(Cow::Borrowed(event))
+            }
+            EventKind::Http => self.manifest.triggers.iter().find_map(|trigger| places(trigger, event)),
+            EventKind::Schedule => {
+                has(&|trigger| matches!(trigger, Trigger::Schedule { name, .. } if **name == *event.topic))
+            }
+            EventKind::Queue => has(&|trigger| matches!(trigger, Trigger::Queue { queue } if **queue == *event.topic)),
+            EventKind::Device => has(&|trigger| {
+                let fits = |change: &Option<Presence>| change.is_none_or(|change| change.name() == &*event.topic);
+                matches!(trigger, Trigger::Device { change } if fits(change))
+            }),
+            _ => None,
+        }
+    }
+
+    /// Here it is known which function failed; and a new version alone changes no snapshot.
+    fn without_name(&self, trap: Trap) -> Trap {
+        let name = format!("function {:?} {}: ", self.manifest.name, self.manifest.version);
+        let message = trap.message.strip_prefix(&name).map(str::to_owned).unwrap_or(trap.message);
+        Trap { kind: trap.kind, message }
+    }
+}
+
+impl Lane {
+    /// Commits.
+    fn take(&mut self, effects: Effects) -> Effects {
+        for effect in &effects {
+            match effect {
+                Effect::StatePut { key, value } => drop(self.state.insert(key.clone(), value.as_slice().into())),
+                Effect::StateDelete { key } => drop(self.state.remove(key)),
+                Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } | Effect::Respond(_) => {}
+            }
+        }
+        effects
+    }
+}
+
+impl Ran {
+    /// The function did not see the event.
+    fn without(how: How) -> Self {
+        Self { how, fuel: 0, memory_bytes: 0, took: Duration::ZERO, logs: Vec::new(), logs_dropped: 0 }
+    }
+
+    /// Whether the function saw the event.
+    pub(crate) fn was_run(&self) -> bool {
+        matches!(self.how, How::Done(_) | How::Failed(_))
+    }
+}
+
+/// A request with what stands in the places of a route, if it fits.
+fn places<'e>(trigger: &Trigger, event: &'e Event) -> Option<Cow<'e, Event>> {
+    let Trigger::Http { route, .. } = trigger else { return None };
+    let asked = event.attributes.iter().any(|(name, value)| name == "method" && value == route.method());
+    let places = route.places(&event.topic).filter(|_| asked)?;
+    let mut event = event.clone();
+    event.attributes.extend(places.into_iter().map(|(name, value)| (format!("path.{name}"), value)));
+    Some(Cow::Owned(event))
+}
+
+/// The topic filters that a function listens to.
+pub(crate) fn filters(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    manifest.triggers.iter().filter_map(|trigger| match trigger {
+        Trigger::Mqtt { filter } => Some(filter.as_str()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Messages: events that wait to be given to a function, for another function put them into a queue, or for they are to
+//! be tried again.
+
+use std::sync::Arc;
+
+use agent_core::Event;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::error::{Cause, Damage};
+use crate::rows;
+
+/// An event that waits for its function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Never given twice in the life of a store epoch, and the same until a function has handled it.
+    pub id: u64,
+    /// The queue, or `@retry/FUNCTION` for an event that a function is given once more.
+    pub queue: Arc<str>,
+    /// Not before this time by the wall clock, microseconds since 1970-01-01 UTC.
+    pub due_us: u64,
+    /// How often it was given to the function before.
+    pub attempts: u32,
+    /// The event.
+    pub event: Event,
+}
+
+/// What the queue of a function's retries begins with; no queue that a function names can.
+pub const RETRY: &str = "@retry/";
+
+/// The checksum over what decides when who gets it, too.
+fn checksum(queue: &str, due_us: u64, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&due_us.to_le_bytes());
+    hasher.update(&rows::named_checksum(queue, body).to_le_bytes());
+    hasher.finalize()
+}
+
+/// Stores a message: under a new number, or in place of what has this one.
+pub(crate) fn put(
+    connection: &Connection,
+    id: Option<u64>,
+    queue: &str,
+    due_us: u64,
+    body: &[u8],
+) -> Result<(), Cause> {
+    connection
+        .prepare_cached("REPLACE INTO messages (id, queue, due_us, checksum, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute((id.map(rows::integer), queue, rows::bound(due_us), checksum(queue, due_us, body), body))?;
+    Ok(())
+}
+
+/// Deletes a message; whether there was one.
+pub(crate) fn delete(connection: &Connection, id: u64) -> Result<bool, Cause> {
+    Ok(connection.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([rows::integer(id)])? > 0)
+}
+
+/// A row of id, queue, due_us, checksum and body; the body, too.
+pub(crate) fn read<'a>(row: &'a Row<'_>) -> Result<(Message, &'a [u8]), String> {
+    let id = rows::number(rows::column(row, 0)?);
+    let queue: String = rows::column(row, 1)?;
+    let due_us = rows::number(rows::column(row, 2)?);
+    let body = rows::checked_by(row, 3, 4, |body| checksum(&queue, due_us, body))?;
+    let (attempts, event) = rows::read_message(body)?;
+    Ok((Message { id, queue: queue.into(), due_us, attempts, event }, body))
+}
+
+/// At most `max` messages of a queue that are due, those first that have been for longest; and when the next one is due
+/// after them, if there is one.
+pub(crate) fn due(
+    connection: &Connection,
+    queue: &str,
+    now_us: u64,
+    max: usize,
+) -> Result<(Vec<Message>, Option<u64>), Cause> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, queue, due_us, checksum, body FROM messages WHERE queue = ?1 AND due_us <= ?2 \
+         ORDER BY due_us, id LIMIT ?3",
+    )?;
+    let mut found = statement.query((queue, rows::bound(now_us), rows::bound(max as u64)))?;
+    let mut messages = Vec::new();
+    while let Some(row) = found.next()? {
+        let id = rows::number(row.get(0)?);
+        let (message, _) = read(row).map_err(|what| Damage::Message { id, what })?;
+        messages.push(message);
+    }
+    let next = connection
+        .prepare_cached("SELECT due_us FROM messages WHERE queue = ?1 AND due_us > ?2 ORDER BY due_us LIMIT 1")?
+        .query_row((queue, rows::bound(now_us)), |row| row.get(0))
+        .optional()?;
+    Ok((messages, next.map(rows::number)))
+}

@@ -1,0 +1,149 @@
+//! When a function runs: the entries `[[trigger]]` of a manifest.
+
+use crate::checked::{Table, integer, one_of, parsed, text};
+use crate::names::{check_filter, check_function_name, check_stream_name};
+use crate::route::Route;
+use crate::schedule::Schedule;
+
+/// When a function runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// An MQTT message whose topic matches.
+    Mqtt {
+        /// A valid topic filter.
+        filter: String,
+    },
+    /// A request to a route of the gateway's HTTP server; the function's answer is the response.
+    Http {
+        /// Method and path.
+        route: Route,
+        /// How long the request waits for the answer, in milliseconds. Default 10,000.
+        deadline_ms: u32,
+    },
+    /// Moments of a calendar.
+    Schedule {
+        /// What it is called; no two of a function have the same name.
+        name: String,
+        /// The moments.
+        schedule: Schedule,
+        /// What becomes of those that pass while the gateway is off.
+        missed: Missed,
+    },
+    /// Messages that functions put into this queue. A queue has one reader.
+    Queue {
+        /// The queue.
+        queue: String,
+    },
+    /// A device connects to the gateway's own broker, or is gone.
+    Device {
+        /// Which of the two; `None`: both.
+        change: Option<Presence>,
+    },
+}
+
+/// What becomes of moments that passed while the gateway was off, or could not run the function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Missed {
+    /// Nothing.
+    Skip,
+    /// The last of them is made up for, once.
+    #[default]
+    Once,
+    /// Each is made up for, in order; of more than a thousand the last thousand.
+    All,
+}
+
+/// What happened to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// It connected.
+    Connected,
+    /// It is gone.
+    Disconnected,
+}
+
+impl Presence {
+    /// Its name, which is also the topic of the event.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+const KINDS: &str = "one of mqtt, http, cron, queue and device";
+
+/// How long a request waits if nothing is said.
+const DEADLINE_MS: u32 = 10_000;
+
+impl Trigger {
+    pub(crate) fn read(t: &mut Table<'_, '_>) -> Option<Self> {
+        let mqtt = t.optional(
+            "mqtt",
+            parsed("a topic filter such as \"sensors/+/temperature\"", |text| {
+                check_filter(text).map(|()| text.to_owned())
+            }),
+        );
+        let http =
+            t.optional("http", parsed("a method and a path such as \"POST /devices/{id}\"", str::parse::<Route>));
+        let cron = t.optional("cron", text(1..=200));
+        let queue = t.optional("queue", parsed("a queue such as \"to-send\"", check_queue));
+        let device = t.optional(
+            "device",
+            one_of(&[
+                ("connected", Some(Presence::Connected)),
+                ("disconnected", Some(Presence::Disconnected)),
+                ("both", None),
+            ]),
+        );
+        let kinds = ["mqtt", "http", "cron", "queue", "device"].map(|key| t.has(key));
+        let deadline_ms = t.optional("deadline_ms", integer(100..=300_000));
+        let name = t.optional("name", parsed("a name", |text| check_function_name(text).map(|()| text.to_owned())));
+        let zone = t.optional("zone", text(1..=64));
+        let missed =
+            t.optional("missed", one_of(&[("skip", Missed::Skip), ("once", Missed::Once), ("all", Missed::All)]));
+        if kinds.iter().filter(|there| **there).count() != 1 {
+            t.mistake("", format!("has {} kinds; allowed is {KINDS}", kinds.iter().filter(|there| **there).count()));
+            return None;
+        }
+        for (key, with, is_with) in [
+            ("deadline_ms", "http", kinds[1]),
+            ("name", "cron", kinds[2]),
+            ("zone", "cron", kinds[2]),
+            ("missed", "cron", kinds[2]),
+        ] {
+            if t.has(key) && !is_with {
+                t.mistake(key, format!("belongs to \"{with}\"; take it out"));
+            }
+        }
+        if let Some(filter) = mqtt {
+            return Some(Self::Mqtt { filter });
+        }
+        if let Some(route) = http {
+            return Some(Self::Http { route, deadline_ms: deadline_ms.unwrap_or(DEADLINE_MS) });
+        }
+        if let Some(queue) = queue {
+            return Some(Self::Queue { queue });
+        }
+        if let Some(change) = device {
+            return Some(Self::Device { change });
+        }
+        let (cron, name) = (cron?, name.unwrap_or_else(|| "schedule".to_owned()));
+        match Schedule::parse(&cron, zone.as_deref().unwrap_or("UTC")) {
+            Ok(schedule) => Some(Self::Schedule { name, schedule, missed: missed.unwrap_or_default() }),
+            Err(error) => {
+                t.mistake(error.key(), error.to_string());
+                None
+            }
+        }
+    }
+}
+
+/// Checks the name of a queue: as that of a stream.
+pub(crate) fn check_queue(name: &str) -> Result<String, String> {
+    check_stream_name(name)
+        .map(|()| name.to_owned())
+        .map_err(|_| "a queue's name has 1 to 64 letters, digits, dots, hyphens and underscores".to_owned())
+}
