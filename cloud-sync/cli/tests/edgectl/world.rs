@@ -149,7 +149,7 @@ impl Gateway {
         generation: u64,
         status: impl Fn(&fleet::DesiredFunction) -> (fleet::FunctionStatus, &'static str),
     ) -> u64 {
-        let ask = fleet::Request { generation, wait_s: 20, report: None };
+        let ask = fleet::Request { generation, wait_s: 20, commands_done: 0, report: None };
         let fleet::Reply::Desired(desired) = self.post(sync_protocol::PATH_SYNC, &ask).await else {
             panic!("nothing new in 20 s")
         };
@@ -175,7 +175,7 @@ impl Gateway {
             dead_letters: 0,
             functions: functions.collect(),
         };
-        let ask = fleet::Request { generation: desired.generation, wait_s: 0, report: Some(report) };
+        let ask = fleet::Request { generation: desired.generation, wait_s: 0, commands_done: 0, report: Some(report) };
         let _: fleet::Reply = self.post(sync_protocol::PATH_SYNC, &ask).await;
         desired.generation
     }
