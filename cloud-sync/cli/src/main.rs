@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod compile;
+mod dead;
 mod deploy;
 mod failure;
 mod files;
@@ -85,5 +86,6 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Records(wanted) => records::records(&out, &connect()?, wanted).await,
         Command::Streams => show::streams(&out, &connect()?.get("listing the streams", "/streams").await?),
         Command::Stats => show::stats(&out, &connect()?.get("asking for the fleet's numbers", "/stats").await?),
+        Command::Dead(wanted) => dead::dead(&out, &connect()?, wanted).await,
     }
 }
