@@ -64,6 +64,13 @@ pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;
 /// Most records that one page looks at, so that a rare match in a large store does not keep the reader for long.
 pub(crate) const MAX_SCAN: usize = 50_000;
 
+/// Most dead letters that one request has retried or dropped: as many rows change, and the others who write wait for
+/// a fraction of a second. Who wants more asks again.
+pub(crate) const MAX_COMMANDED: usize = 10_000;
+
+/// Most bytes of each text that a list of dead letters shows.
+pub(crate) const MAX_LIST_TEXT: usize = 1 << 10;
+
 /// Longest life of a claim.
 pub(crate) const MAX_CLAIM_S: u64 = 30 * 24 * 3_600;
 

@@ -35,6 +35,9 @@ pub enum OpenError {
 /// Of each (gateway, epoch, class), all sequences up to the mark and in the islands are known: stored, missing, or in a
 /// tombstone. A run of what is gone that has records stored in between is several tombstones: the first holds the
 /// tally of all, the others hold NULL.
+///
+/// A dead letter has no record if only its end became known. What is to be done with it is in `wanted` and waits for as
+/// long as its `command` is there.
 const STEPS: [&str; 1] = ["
 CREATE TABLE gateways (
     key INTEGER PRIMARY KEY,
@@ -45,6 +48,7 @@ CREATE TABLE gateways (
     enrolled_us INTEGER NOT NULL,
     last_seen_us INTEGER,
     generation INTEGER NOT NULL,
+    commands INTEGER NOT NULL DEFAULT 0,
     reported TEXT,
     stored INTEGER NOT NULL DEFAULT 0,
     duplicates INTEGER NOT NULL DEFAULT 0,
@@ -165,6 +169,31 @@ CREATE TABLE records (
 ) STRICT;
 CREATE INDEX records_by_stream ON records (stream);
 CREATE INDEX records_by_device ON records (device);
+CREATE TABLE dead_letters (
+    key INTEGER PRIMARY KEY,
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    letter INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    record INTEGER REFERENCES records,
+    function TEXT,
+    kind TEXT,
+    reason TEXT,
+    wanted TEXT,
+    command INTEGER,
+    resolved TEXT,
+    UNIQUE (gateway, letter, epoch)
+) STRICT;
+CREATE INDEX dead_letters_open ON dead_letters (key) WHERE resolved IS NULL;
+CREATE INDEX dead_letters_of_gateway ON dead_letters (gateway, key) WHERE resolved IS NULL;
+CREATE INDEX dead_letters_of_function ON dead_letters (function, key) WHERE resolved IS NULL;
+CREATE TABLE commands (
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    number INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    letters TEXT NOT NULL,
+    PRIMARY KEY (gateway, number)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// The connection that writes. WAL, and a commit returns when it is on the disk.

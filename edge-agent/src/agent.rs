@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use agent_core::Backoff;
 use agent_functions::Engine;
-use agent_store::{Store, StreamUsage};
+use agent_store::{Store, StreamUsage, Write};
 use anyhow::{Context, Result};
 use function_package::Trigger;
+use sync_protocol::dead::Command;
 use sync_protocol::fleet::{
     Desired, FunctionReport, MAX_STREAM_REPORTS, MAX_WAIT_S, Reply, Report, Request, StreamReport,
 };
@@ -179,7 +180,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
             uplink.deliver(link, Backoff::new(Duration::from_secs(1), retry_max, epoch.0)).await;
         });
     }
-    let reports = Reports { reader: report_reader, epoch, pipeline: pipeline.clone(), functions };
+    let reports =
+        Reports { reader: report_reader, writer: sender.clone(), epoch, pipeline: pipeline.clone(), functions };
     tasks.spawn(govern(fleet, link, reports, retry_max));
     let queues = Queues {
         reader: queue_reader,
@@ -212,6 +214,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     }
     tracing::info!("stopping: nothing new is taken, what is in flight is settled");
     tasks.shutdown().await;
+    // The writer's connection is to be the last one, for that one carries the log over.
+    drop(sources);
     tokio::task::block_in_place(|| {
         pipeline.stop();
         workers.into_iter().for_each(join);
@@ -272,12 +276,30 @@ async fn enrolled(cloud: &Cloud, data_dir: &Path, name: &str, meter: &Meter, epo
 
 struct Reports {
     reader: agent_store::Reader,
+    writer: writer::Sender,
     epoch: StoreEpoch,
     pipeline: Arc<Pipeline>,
     functions: watch::Sender<Vec<FunctionReport>>,
 }
 
 impl Reports {
+    fn commands_done(&mut self) -> Result<u64> {
+        Ok(tokio::task::block_in_place(|| self.reader.commands_done())?)
+    }
+
+    // Does what the control plane asks for, each command in a transaction of its own, in order.
+    async fn carry_out(&mut self, commands: Vec<Command>) -> Result<()> {
+        for command in commands {
+            let (number, action, letters) = (command.number, command.action, command.letters.len());
+            let write = Write::Command { command, stamp: self.pipeline.clock.stamp() };
+            if self.writer.write(vec![write]).await.is_none() {
+                anyhow::bail!("command {number}: the store did not take it; it comes again");
+            }
+            tracing::info!(number, ?action, letters, "a command for dead letters was carried out");
+        }
+        Ok(())
+    }
+
     fn make(&mut self, generation: u64) -> Result<Report> {
         let (mut usage, dead_letters) =
             tokio::task::block_in_place(|| anyhow::Ok((self.reader.usage()?, self.reader.dead_letter_count()?)))?;
@@ -334,7 +356,9 @@ async fn govern(
             };
             // What could not be applied is tried again soon.
             let wait_s = if applied == desired.generation { REPORT_EVERY_S } else { 1 };
-            let request = Request { generation: desired.generation, wait_s, report: Some(reports.make(applied)?) };
+            let report = Some(reports.make(applied)?);
+            let request =
+                Request { generation: desired.generation, wait_s, commands_done: reports.commands_done()?, report };
             let reply = link.sync(&request).await?;
             anyhow::Ok(Some((link, reply)))
         };
@@ -351,9 +375,21 @@ async fn govern(
         match next {
             Ok(None) => {}
             Ok(Some((link, reply))) => {
-                backoff.succeeded();
-                if let Reply::Desired(news) = reply {
-                    desired = news;
+                match reply {
+                    Reply::Unchanged => backoff.succeeded(),
+                    Reply::Desired(news) => {
+                        backoff.succeeded();
+                        desired = news;
+                    }
+                    // They come again until they are done, which no disk may be asked for without a pause.
+                    Reply::Commands(commands) => match reports.carry_out(commands).await {
+                        Ok(()) => backoff.succeeded(),
+                        Err(error) => {
+                            let wait = backoff.failed();
+                            tracing::warn!(?wait, "{error}");
+                            not_before = Instant::now() + wait;
+                        }
+                    },
                 }
                 if applied != desired.generation && fleet.apply(&desired, &link).await.is_ok() {
                     applied = desired.generation;

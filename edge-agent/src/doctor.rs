@@ -184,7 +184,7 @@ mod tests {
         let lines: Vec<Value> =
             fs::read_to_string(&to).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
-        assert_eq!(kinds, ["dead_letter", "record", "record", "record"]);
+        assert_eq!(kinds, ["dead_letter", "record", "record", "record", "record"]);
         assert_eq!((&lines[1]["body"]["text"], &lines[3]["body"]["hex"]), (&json!("one"), &json!("ff")));
         let arguments = Arguments { dir: dir.path().into(), json: false, export: Some(to), salvage: None };
         assert!(run(&arguments, &mut Vec::new()).is_err(), "nothing is overwritten");
@@ -201,7 +201,9 @@ mod tests {
         drop(opened);
         let (verdict, text, object) = look(dir.path(), None, None);
         assert_eq!(verdict, Verdict::Whole, "{text}");
-        assert_eq!((&object["streams"][0]["stream"], &object["streams"][0]["waiting"]), (&json!("s"), &json!(1)));
+        let expected = (&json!("@dead"), &json!("s"), &json!(1));
+        let streams = &object["streams"];
+        assert_eq!((&streams[0]["stream"], &streams[1]["stream"], &streams[1]["waiting"]), expected);
         assert_eq!(object["queues"][0]["gone"], json!([{ "stream": "s", "reason": "expired", "records": 2 }]));
         assert!(text.contains("normal: 2 records of stream s are gone (expired)"), "{text}");
     }

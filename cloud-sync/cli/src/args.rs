@@ -88,6 +88,9 @@ pub(crate) enum Command {
         /// For which one.
         shell: Shell,
     },
+    /// Dead letters: events that a function could not handle.
+    #[command(subcommand)]
+    Dead(DeadCommand),
 }
 
 /// Shells that commands can be completed in.
@@ -211,6 +214,54 @@ pub(crate) struct Records {
     /// Shows all, and then what comes, until it is interrupted; with --json one record a line.
     #[arg(long, conflicts_with = "limit")]
     pub(crate) follow: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DeadCommand {
+    /// Lists the letters that gateways have.
+    List(DeadLetters),
+    /// Shows a letter with its event and why it could not be handled.
+    Show {
+        /// Id of the gateway.
+        gateway: String,
+        /// Number of the letter.
+        letter: u64,
+    },
+    /// Gives events to their function once more; a gateway that is offline does so when it is back.
+    Retry(WhichLetters),
+    /// Deletes letters on the gateway; what it told of them stays in the stream @dead.
+    Drop(WhichLetters),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DeadLetters {
+    /// Only those of this gateway, by its id.
+    #[arg(long)]
+    pub(crate) gateway: Option<String>,
+    /// Only those of this function.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    /// How many to show at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) limit: u32,
+    /// Where to go on: "next" of an earlier answer.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct WhichLetters {
+    /// Id of the gateway.
+    pub(crate) gateway: String,
+    /// Number of the letter.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) letter: Option<u64>,
+    /// All letters that the list shows now.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// With --all: only those of this function.
+    #[arg(long, conflicts_with = "letter")]
+    pub(crate) function: Option<String>,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod compile;
+mod dead;
 mod deploy;
 mod failure;
 mod files;
@@ -88,6 +89,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Streams => show::streams(&out, &connect()?.get("listing the streams", "/streams").await?),
         Command::Stats => show::stats(&out, &connect()?.get("asking for the fleet's numbers", "/stats").await?),
         Command::Completions { shell } => completions(&out, shell),
+        Command::Dead(wanted) => dead::dead(&out, &connect()?, wanted).await,
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Request {
     pub generation: u64,
     /// How long the answer may wait for news, in seconds; at most [`MAX_WAIT_S`].
     pub wait_s: u16,
+    /// The number of the last [command](crate::dead::Command) that was carried out; 0: none was.
+    pub commands_done: u64,
     /// What runs, if that changed since the last report that was answered, or if it is the first one.
     pub report: Option<Report>,
 }
@@ -27,6 +29,9 @@ pub enum Reply {
     Unchanged,
     /// What should run from now on.
     Desired(Desired),
+    /// What is to be done, in this order; what should run is as the gateway has it. At most
+    /// [`MAX_COMMANDS`](crate::dead::MAX_COMMANDS).
+    Commands(Vec<crate::dead::Command>),
 }
 
 /// What should run on a gateway: all of it, not a change.

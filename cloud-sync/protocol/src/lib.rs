@@ -25,9 +25,16 @@
 //!
 //! Ranges may come in any order. Up to its high-water mark the control plane has everything, or knows that it is gone;
 //! above it it remembers which sequences it has.
+//!
+//! # What is asked of a gateway is done once
+//!
+//! [Commands](dead::Command) are numbered for each gateway. They come with answers to [`fleet::Request`] for as long as
+//! the gateway does not say that they are done, and it notes their number in the transaction that does what they ask
+//! for.
 
 mod bounded;
 mod compress;
+pub mod dead;
 pub mod enroll;
 pub mod fleet;
 pub mod frame;

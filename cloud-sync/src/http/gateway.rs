@@ -29,7 +29,7 @@ use crate::limits::MAX_ENROLL_BYTES;
 use crate::secret;
 use crate::store::gateways::{self, GatewayKey};
 use crate::store::ingest::{Checked, Outcome};
-use crate::store::{self, deployments, functions};
+use crate::store::{self, dead, deployments, functions};
 
 type Answer<T> = Result<Message<T>, Refused>;
 
@@ -189,23 +189,29 @@ async fn sync(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<fleet::Reply> {
-    let (has, wait) = {
+    let (has, done, wait) = {
         let _room = app.room().await?;
         let request: fleet::Request = read(&headers, body, MAX_BODY_BYTES).await?;
         let wait = Duration::from_secs(request.wait_s.min(fleet::MAX_WAIT_S).into());
-        let (has, now) = (request.generation, now_us());
+        let (has, done, now) = (request.generation, request.commands_done, now_us());
         app.db.write(move |db| gateways::seen(db, gateway, &request, now)).await?;
-        (has, wait)
+        (has, done, wait)
     };
     let over = Instant::now() + wait;
     // Listens before it looks, so that what happens between the two is not missed.
     let (mut news, mut stopping) = (app.db.news(), app.stopping.clone());
     loop {
         news.borrow_and_update();
-        let changed =
-            app.db.read(Reader::Gateways, move |db| deployments::desired_if_changed(db, gateway, has)).await?;
-        if let Some(desired) = changed {
-            return Ok(Message(fleet::Reply::Desired(desired)));
+        // What should run comes first: who deploys a function that works and then retries what failed means that one.
+        let found = app.db.read(Reader::Gateways, move |db| {
+            if let Some(desired) = deployments::desired_if_changed(db, gateway, has)? {
+                return Ok(Some(fleet::Reply::Desired(desired)));
+            }
+            let commands = dead::commands(db, gateway, done)?;
+            Ok((!commands.is_empty()).then_some(fleet::Reply::Commands(commands)))
+        });
+        if let Some(reply) = found.await? {
+            return Ok(Message(reply));
         }
         tokio::select! {
             _ = news.changed() => {}

@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use function_package::{MAX_PACKAGE_BYTES, Package, PublicKey, Signature};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::limits::MAX_JSON_BYTES;
 use crate::secret;
 use crate::store::deployments::Change;
-use crate::store::{deployments, enroll, functions, gaps, gateways, records};
+use crate::store::{dead, deployments, enroll, functions, gaps, gateways, records};
 
 type Answer<T> = Result<Json<T>, Refused>;
 type AppState = State<Arc<App>>;
@@ -36,6 +36,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
             .route("/gateways", get(list_gateways))
             .route("/gateways/{id}", get(show_gateway).patch(relabel))
             .route("/gateways/{id}/gaps", get(list_gaps))
+            .route("/gateways/{id}/dead", post(command_letters))
+            .route("/gateways/{id}/dead/{letter}", get(show_letter))
+            .route("/dead", get(list_letters))
             .route("/publishers", get(list_publishers).post(new_publisher))
             .route("/functions", get(list_functions).post(push))
             .route("/deployments", get(list_deployments).post(deploy).delete(undeploy))
@@ -145,6 +148,34 @@ async fn relabel(State(app): AppState, _: Operator, Path(id): Path<String>, body
 async fn list_gaps(State(app): AppState, _: Operator, Path(id): Path<String>, uri: Uri) -> Answer<api::Gaps> {
     let query: api::GapQuery = read_query(&uri)?;
     Ok(Json(app.db.read(Reader::Operators, move |db| gaps::page(db, &id, &query)).await?))
+}
+
+async fn list_letters(State(app): AppState, _: Operator, uri: Uri) -> Answer<api::DeadLetters> {
+    let query: api::DeadQuery = read_query(&uri)?;
+    Ok(Json(app.db.read(Reader::Operators, move |db| dead::page(db, &query)).await?))
+}
+
+async fn show_letter(
+    State(app): AppState,
+    _: Operator,
+    Path((id, letter)): Path<(String, String)>,
+) -> Answer<api::DeadLetterDetail> {
+    let number =
+        letter.parse().map_err(|_| Fault::bad("bad_letter", format!("{letter:?} is no number of a letter")))?;
+    Ok(Json(app.db.read(Reader::Operators, move |db| dead::detail(db, &id, number)).await?))
+}
+
+async fn command_letters(
+    State(app): AppState,
+    _: Operator,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer<api::DeadCommanded> {
+    let wanted: api::DeadCommand = read_json(body).await?;
+    let (gateway, action) = (id.clone(), wanted.action);
+    let said = app.db.write_news(move |db| dead::command(db, &id, &wanted)).await?;
+    tracing::info!(gateway, ?action, letters = said.letters, "dead letters are to be dealt with");
+    Ok(Json(said))
 }
 
 async fn new_publisher(State(app): AppState, _: Operator, body: Body) -> Answer<api::Publisher> {

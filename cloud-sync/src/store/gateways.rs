@@ -7,7 +7,7 @@ use sync_core::health::{Health, health};
 use sync_core::labels::{self, Labels};
 use sync_protocol::fleet::{MAX_STREAM_REPORTS, Report, Request};
 
-use super::{deployments, from_json, signed, sums, to_json, unsigned};
+use super::{dead, deployments, from_json, signed, sums, to_json, unsigned};
 use crate::fault::Fault;
 use crate::limits::MAX_NAME_BYTES;
 use crate::secret::{self, Hash};
@@ -16,8 +16,8 @@ use crate::secret::{self, Hash};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GatewayKey(pub(super) i64);
 
-/// Highest generation that a gateway may claim to have: from there on there is still room to grow without end, so that
-/// none can make the sum overflow in a deployment that concerns all.
+/// Highest generation, and highest command, that a gateway may claim to have: from there on there is still room to grow
+/// without end, so that none can make the sum overflow in a deployment that concerns all.
 const MAX_GENERATION: u64 = 1 << 62;
 
 /// The gateway whose credential has this hash.
@@ -56,6 +56,11 @@ pub(crate) fn seen(connection: &Connection, gateway: GatewayKey, request: &Reque
         let message = format!("there is no generation {}; start with 0", request.generation);
         return Err(Fault::bad("bad_generation", message));
     }
+    if request.commands_done > MAX_GENERATION {
+        let message = format!("there is no command {}; start with 0", request.commands_done);
+        return Err(Fault::bad("bad_command", message));
+    }
+    dead::done(connection, gateway, request.commands_done)?;
     // A generation above ours: our database is an older copy that was put back. Ours goes past it, so that it grows.
     connection
         .prepare_cached(

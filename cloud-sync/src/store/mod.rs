@@ -1,5 +1,6 @@
 //! What the tables hold, by concern. Every function here runs within one transaction; times come from the caller.
 
+pub(crate) mod dead;
 pub(crate) mod deployments;
 pub(crate) mod enroll;
 pub(crate) mod functions;

@@ -19,7 +19,7 @@ async fn a_compressed_body_is_as_good_as_another() {
     let expected = RecordCounts { stored: 500, duplicates: 1_000, ..RecordCounts::default() };
     assert_eq!(counts(&world, &gateway).await, expected);
 
-    let ask = fleet::Request { generation: 0, wait_s: 0, report: None };
+    let ask = fleet::Request { generation: 0, wait_s: 0, commands_done: 0, report: None };
     let sent = gateway.post(PATH_SYNC, compress(&encode(&ask))).header("content-encoding", ENCODING);
     assert!(matches!(message::<fleet::Reply>(sent).await, Ok(fleet::Reply::Desired(_))), "any body may be");
 }

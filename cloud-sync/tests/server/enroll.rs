@@ -57,7 +57,7 @@ async fn a_claim_ends() {
 async fn nothing_is_done_without_the_right_credential() {
     let world = World::new().await;
     let gateway = world.api.gateway(&[]).await;
-    let ask = fleet::Request { generation: 0, wait_s: 0, report: None };
+    let ask = fleet::Request { generation: 0, wait_s: 0, commands_done: 0, report: None };
     let with = |credential: &str| Gateway { credential: credential.to_owned(), ..gateway.clone() };
     for wrong in ["", "edge-gateway-00", &world.api.token, &gateway.credential[..70]] {
         assert_eq!(with(wrong).sync(&ask).await, refused(401, "unknown_credential"), "{wrong:?}");

@@ -89,7 +89,9 @@ async fn a_gateway_that_waits_is_woken_by_what_concerns_it_only() {
 
     let waiting = {
         let a = a.clone();
-        tokio::spawn(async move { a.sync(&fleet::Request { generation, wait_s: 50, report: None }).await })
+        tokio::spawn(
+            async move { a.sync(&fleet::Request { generation, wait_s: 50, commands_done: 0, report: None }).await },
+        )
     };
     wait_for("the request that waits", || async {
         (world.api.gateway_state(&a.id).await.health == Health::Online).then_some(())
@@ -106,7 +108,7 @@ async fn a_gateway_that_waits_is_woken_by_what_concerns_it_only() {
     assert_eq!(desired.functions[0].deployment, deployment.number);
 
     // The wait ends by itself, and is cut short when the control plane stops.
-    let request = fleet::Request { generation: desired.generation, wait_s: 1, report: None };
+    let request = fleet::Request { generation: desired.generation, wait_s: 1, commands_done: 0, report: None };
     let begun = Instant::now();
     assert_eq!(a.sync(&request).await, Ok(fleet::Reply::Unchanged));
     assert!(begun.elapsed() >= Duration::from_millis(900));
@@ -177,7 +179,7 @@ async fn what_runs_is_shown_as_it_was_reported() {
             function("mean", [0; 32], FunctionStatus::Failed, ""),
         ],
     };
-    let request = fleet::Request { generation: 1, wait_s: 0, report: Some(report) };
+    let request = fleet::Request { generation: 1, wait_s: 0, commands_done: 0, report: Some(report) };
     gateway.sync(&request).await.unwrap();
     gateway.sync(&fleet::Request { report: None, ..request.clone() }).await.unwrap();
     let mut many = request;
@@ -207,6 +209,6 @@ async fn a_generation_from_before_a_restore_is_passed() {
     assert!(generation > ahead, "a database that was put back goes beyond what the gateway has");
     world.api.deploy("alert", "all").await.unwrap();
     assert!(gateway.desired(generation).await.unwrap().generation > generation);
-    let absurd = fleet::Request { generation: u64::MAX, wait_s: 0, report: None };
+    let absurd = fleet::Request { generation: u64::MAX, wait_s: 0, commands_done: 0, report: None };
     assert_eq!(gateway.sync(&absurd).await, refused(400, "bad_generation"));
 }

@@ -224,7 +224,7 @@ async fn every_record_of_a_stream_is_delivered_waiting_dropped_or_missing() {
         dead_letters: 0,
         functions: vec![],
     };
-    gateway.sync(&fleet::Request { generation: 0, wait_s: 0, report: Some(report) }).await.unwrap();
+    gateway.sync(&fleet::Request { generation: 0, wait_s: 0, commands_done: 0, report: Some(report) }).await.unwrap();
     let streams = world.api.streams_of(&gateway.id).await;
     let dropped = BTreeMap::from([(ApiReason::Oldest, 3)]);
     let name = str::to_owned;

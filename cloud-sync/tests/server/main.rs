@@ -1,5 +1,6 @@
 //! The control plane over real sockets, as gateways and operators see it.
 
+mod dead;
 mod encoding;
 mod enroll;
 mod fleet;

@@ -185,9 +185,10 @@ impl Gateway {
 
     /// What should run, if that is not the generation given; without waiting.
     pub(crate) async fn desired(&self, generation: u64) -> Option<fleet::Desired> {
-        match self.sync(&fleet::Request { generation, wait_s: 0, report: None }).await.unwrap() {
+        match self.sync(&fleet::Request { generation, wait_s: 0, commands_done: 0, report: None }).await.unwrap() {
             fleet::Reply::Unchanged => None,
             fleet::Reply::Desired(desired) => Some(desired),
+            fleet::Reply::Commands(commands) => panic!("{commands:?}"),
         }
     }
 

@@ -49,9 +49,13 @@ pub enum StreamError {
     /// `*` in a name, or before the end of a pattern.
     #[error("in the stream's name {0:?} \"*\" may only stand at the end of a permission, as in \"alerts.*\"")]
     Star(String),
+    /// `@` at the beginning.
+    #[error("the stream's name {0:?} begins with \"@\", as those of the gateway's own streams do; take another name")]
+    Reserved(String),
 }
 
-/// Checks the name of a stream: not empty, at most [`MAX_STREAM_BYTES`], no control character and no `*`.
+/// Checks the name of a stream: not empty, at most [`MAX_STREAM_BYTES`], no control character and no `*`, and no `@` at
+/// the beginning: such streams are the gateway's own.
 ///
 /// # Errors
 /// Names what is wrong with it.
@@ -68,6 +72,9 @@ fn check_part(part: &str, whole: &str) -> Result<(), StreamError> {
     }
     if part.chars().any(char::is_control) {
         return Err(StreamError::Control(whole.to_owned()));
+    }
+    if whole.starts_with('@') {
+        return Err(StreamError::Reserved(whole.to_owned()));
     }
     Ok(())
 }
@@ -126,6 +133,10 @@ mod tests {
         assert_eq!(check_stream("a\n"), Err(StreamError::Control("a\n".into())));
         assert_eq!(check_stream(&"a".repeat(256)), Err(StreamError::TooLong(256)));
         assert_eq!(StreamPattern::new("a*b*"), Err(StreamError::Star("a*b*".into())));
+        for reserved in ["@dead", "@"] {
+            assert_eq!(check_stream(reserved), Err(StreamError::Reserved(reserved.into())));
+            assert!(StreamPattern::new(&format!("{reserved}*")).is_err());
+        }
         assert_eq!(StreamPattern::new(""), Err(StreamError::Empty));
     }
 }

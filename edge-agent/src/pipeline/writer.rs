@@ -10,6 +10,7 @@ use agent_core::lanes::LaneId;
 use agent_core::retention::Refused;
 use agent_core::{Backoff, Effects};
 use agent_store::{Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write};
+use sync_protocol::dead::INLET;
 use sync_protocol::records::Stamp;
 use tokio::sync::{Notify, oneshot};
 
@@ -191,9 +192,6 @@ pub struct Wakers {
     /// Records take more room than they may.
     pub quotas: Notify,
 }
-
-/// The name under which the dead letters hold what never reached a function.
-const INLET: &str = "@inlet";
 
 /// Why the writer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

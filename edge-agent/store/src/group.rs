@@ -5,15 +5,17 @@ use agent_core::event::EventKind;
 use agent_core::retention::Refused;
 use agent_core::{Event, FunctionId};
 use rusqlite::{CachedStatement, Transaction};
-use sync_protocol::records::{Class, Reason, StoreEpoch};
+use sync_protocol::dead::{Action, Command, INLET, Note, Resolved, STREAM, What};
+use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
 
 use crate::error::Cause;
 use crate::queue::{Ends, Queue};
+use crate::rows::Emitter;
 use crate::store::{Position, TRIM_BYTES, TRIM_ROWS};
 use crate::streams::Streams;
 use crate::tiles::{self, Run, Tiles};
 use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Uses, Write};
-use crate::{boots, messages, rows, schema};
+use crate::{boots, letters, messages, rows, schema};
 
 /// What a transaction changes beside the database.
 pub(crate) struct Changed<'a> {
@@ -112,6 +114,7 @@ impl<'a> Group<'a> {
                 Ok(())
             }
             Write::Scheduled(scheduled) => scheduled.store(self.transaction),
+            Write::Command { command, stamp } => self.command(command, *stamp),
             Write::Deployment(function, Some(deployment)) => {
                 rows::write_deployment(self.scratch, deployment);
                 self.transaction
@@ -162,6 +165,9 @@ impl<'a> Group<'a> {
                     .prepare_cached("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
                     .execute((rows::checksum(self.scratch), &*self.scratch))?;
                 self.position.dead_letters += 1;
+                let id = rows::number(self.transaction.last_insert_rowid());
+                let letter = letters::letter(&outcome.function_name, dead, &outcome.event);
+                self.tell(&outcome.into(), &Note::new(self.epoch, id, What::Dead(Box::new(letter))))?;
             }
         }
         if let Some((source, value)) = &outcome.seen {
@@ -189,22 +195,7 @@ impl<'a> Group<'a> {
                     Priority::Normal => Class::Normal,
                     Priority::High => Class::High,
                 };
-                if self.policy.holds(stream) {
-                    return self.refuse(class, stream);
-                }
-                rows::write_record(self.scratch, outcome, stream, body);
-                if self.scratch.len() > MAX_RECORD_BYTES {
-                    return Err(Cause::TooLarge {
-                        function: outcome.function_name.as_ref().into(),
-                        stream: stream.clone(),
-                        bytes: self.scratch.len(),
-                    });
-                }
-                let sequence = self.next(Queue::Records(class));
-                let number = self.streams.add(stream, self.scratch.len());
-                let checksum = rows::checksum(self.scratch);
-                self.insert[Queue::Records(class).index()].execute((sequence, number, checksum, &*self.scratch))?;
-                Ok(())
+                self.emit(class, &outcome.into(), stream, body)
             }
             Effect::Enqueue { queue, body, delay_ms } => {
                 let event = Event {
@@ -231,6 +222,72 @@ impl<'a> Group<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn emit(&mut self, class: Class, emitter: &Emitter<'_>, stream: &str, body: &[u8]) -> Result<(), Cause> {
+        if self.policy.holds(stream) {
+            return self.refuse(class, stream);
+        }
+        rows::write_record(self.scratch, emitter, stream, body);
+        if self.scratch.len() > MAX_RECORD_BYTES {
+            return Err(Cause::TooLarge {
+                function: emitter.function.into(),
+                stream: stream.into(),
+                bytes: self.scratch.len(),
+            });
+        }
+        let sequence = self.next(Queue::Records(class));
+        let number = self.streams.add(stream, self.scratch.len());
+        let checksum = rows::checksum(self.scratch);
+        self.insert[Queue::Records(class).index()].execute((sequence, number, checksum, &*self.scratch))?;
+        Ok(())
+    }
+
+    /// Tells the control plane what happened to a dead letter.
+    fn tell(&mut self, emitter: &Emitter<'_>, note: &Note) -> Result<(), Cause> {
+        self.emit(Class::High, emitter, STREAM, &letters::body(note))
+    }
+
+    /// Does once what the control plane asks for.
+    fn command(&mut self, command: &Command, stamp: Stamp) -> Result<(), Cause> {
+        if command.number <= schema::meta(self.transaction, schema::COMMANDS_DONE)? {
+            return Ok(());
+        }
+        for id in &command.letters {
+            self.resolve(command, *id, stamp)?;
+        }
+        schema::set_meta(self.transaction, schema::COMMANDS_DONE, command.number)
+    }
+
+    fn resolve(&mut self, command: &Command, id: u64, stamp: Stamp) -> Result<(), Cause> {
+        let ours = command.epoch == self.epoch;
+        let (resolved, letter) = match if ours { letters::read(self.transaction, id)? } else { None } {
+            // Said although it may have been said before: quotas may have taken those words.
+            None => (Resolved::Gone, None),
+            // It must not fail the commit, which would have the command come again for ever.
+            Some(Err(_)) => (Resolved::Damaged, None),
+            Some(Ok(letter)) => match command.action {
+                // There is no function to give it to.
+                Action::Retry if letter.function == INLET => return Ok(()),
+                Action::Retry => {
+                    rows::write_message(self.scratch, 0, &letter.event);
+                    let queue = format!("{}{}", messages::RETRY, letter.function);
+                    // Due whatever the clock says.
+                    messages::put(self.transaction, None, &queue, 0, self.scratch)?;
+                    self.position.messages += 1;
+                    (Resolved::Retried, Some(letter))
+                }
+                Action::Drop => (Resolved::Dropped, Some(letter)),
+            },
+        };
+        if resolved != Resolved::Gone {
+            letters::delete(self.transaction, id)?;
+            self.position.dead_letters = self.position.dead_letters.saturating_sub(1);
+        }
+        let (function, event) =
+            letter.map_or_else(|| (String::new(), letters::nobody()), |letter| (letter.function, letter.event));
+        let note = Note::new(command.epoch, id, What::Resolved(resolved));
+        self.tell(&Emitter { function: &function, event: &event, stamp }, &note)
     }
 
     /// The number of what is put at a queue's end.

@@ -10,7 +10,7 @@
 //!
 //! | table | row | key |
 //! |---|---|---|
-//! | `meta` | a number: the epoch, the marks of the queues, the count of the dead letters | name |
+//! | `meta` | a number: the epoch, the marks of the queues, the count of the dead letters, the last command that was done | name |
 //! | `functions` | the small number that stands for a function's name, never given twice | number |
 //! | `state` | a value that a function stored | function, partition, key |
 //! | `seen` | which events of a source were handled | function, partition, source |
@@ -27,6 +27,8 @@
 //! Each class of records keeps its gapless sequence until the control plane knows of every one of them. A record that is
 //! given up, or cannot be read, leaves its sequence behind in a run that says how many there were of which stream and why; a
 //! record that was delivered before others that still wait leaves its sequence in a run that is settled.
+//!
+//! Each dead letter is told of by two records of the stream `@dead`, in the transactions that store and that end it.
 //!
 //! `condemned` is there while a damaged store is being replaced, `quarantine-N` holds the files of one that was.
 //!
@@ -68,6 +70,7 @@
 mod boots;
 mod error;
 mod group;
+mod letters;
 mod messages;
 mod queue;
 mod reader;

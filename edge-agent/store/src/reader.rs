@@ -237,6 +237,14 @@ impl Reader {
         schedules::read(&self.connection).map(|(schedules, _)| schedules).map_err(self.failed("read the schedules in"))
     }
 
+    /// The number of the last command of the control plane that was carried out; 0: none was.
+    ///
+    /// # Errors
+    /// If it is damaged, or the disk fails.
+    pub fn commands_done(&mut self) -> Result<u64, StoreError> {
+        schema::meta(&self.connection, schema::COMMANDS_DONE).map_err(self.failed("read which commands were done in"))
+    }
+
     /// How many dead letters are stored.
     ///
     /// # Errors

@@ -16,15 +16,18 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use sync_protocol::records::StoreEpoch;
+use sync_protocol::dead::{self, Resolved, What};
+use sync_protocol::records::{Class, StoreEpoch};
 
 use crate::error::{Cause, StoreError};
 use crate::queue::Queue;
+use crate::rows::Emitter;
 use crate::streams::Streams;
 use crate::survey::{Piece, Survey, survey};
 use crate::tiles::{self, Run, Tiles};
 use crate::witness::{Note, Witness};
-use crate::{messages, rows, schema};
+use crate::write::DeadLetter;
+use crate::{letters, messages, rows, schema};
 
 /// Most ranges, and most damaged rows, that the description of a recovery names: it is one line of the log.
 const MAX_LOGGED: usize = 20;
@@ -228,7 +231,7 @@ fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(S
         twins: BTreeSet::new(),
         last: [0; 3],
         streams: Streams::new(),
-        dead_letters: 0,
+        dead_letters: Vec::new(),
         messages: 0,
         told: 0,
         scratch: Vec::new(),
@@ -242,11 +245,12 @@ fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(S
     for lost in survey.lost() {
         rows::put_missing(&connection, &mut fresh.scratch, lost)?;
     }
+    let epoch = schema::new_epoch(survey.epoch.map_or(0, |epoch| epoch.0))?;
+    fresh.tell_letters(survey.epoch, StoreEpoch(epoch))?;
     fresh.streams.store(&connection)?;
-    schema::set_meta(&connection, "dead_letters", fresh.dead_letters)?;
+    schema::set_meta(&connection, "dead_letters", fresh.dead_letters.len() as u64)?;
     schema::set_meta(&connection, "messages", fresh.messages)?;
     schema::set_meta(&connection, schema::MISSING_TOLD, fresh.told)?;
-    let epoch = schema::new_epoch(survey.epoch.map_or(0, |epoch| epoch.0))?;
     schema::set_meta(&connection, "epoch", epoch)?;
     connection.execute_batch("COMMIT")?;
     schema::accept(&connection)?;
@@ -328,7 +332,8 @@ struct Fresh<'a> {
     // By `Queue::index`.
     last: [u64; 3],
     streams: Streams,
-    dead_letters: u64,
+    // The numbers that they had.
+    dead_letters: Vec<u64>,
     messages: u64,
     // Up to which row of `missing` the control plane was told.
     told: u64,
@@ -339,6 +344,41 @@ impl Fresh<'_> {
     /// The numbers under which a function's rows go on.
     fn numbers(&self, function: u32) -> impl Iterator<Item = u32> + use<> {
         [function].into_iter().chain(self.twins.contains(&function).then_some(function | TWIN))
+    }
+
+    /// The dead letters have other numbers now, by which the control plane must know them.
+    fn tell_letters(&mut self, old: Option<StoreEpoch>, new: StoreEpoch) -> Result<(), Cause> {
+        for (number, before) in (1..).zip(std::mem::take(&mut self.dead_letters)) {
+            self.dead_letters.push(before);
+            let Some(Ok(letter)) = letters::read(self.connection, number)? else { continue };
+            let DeadLetter { function, event, stamp, dead: cause, .. } = &letter;
+            let told = What::Dead(Box::new(letters::letter(function, cause, event)));
+            let notes = [
+                old.map(|old| dead::Note::new(old, before, What::Resolved(Resolved::Moved))),
+                Some(dead::Note::new(new, number, told)),
+            ];
+            for note in notes.into_iter().flatten() {
+                let emitter = Emitter { function, event, stamp: *stamp };
+                let mut record = Vec::new();
+                rows::write_record(&mut record, &emitter, dead::STREAM, &letters::body(&note));
+                self.put_record(Class::High, dead::STREAM, &record)?;
+            }
+            self.taken()?;
+        }
+        Ok(())
+    }
+
+    fn put_record(&mut self, class: Class, stream: &str, body: &[u8]) -> Result<(), Cause> {
+        let last = &mut self.last[Queue::Records(class).index()];
+        *last += 1;
+        let stream = self.streams.add(stream, body.len());
+        self.connection.prepare_cached(tiles::sql(class).insert)?.execute((
+            rows::integer(*last),
+            stream,
+            rows::checksum(body),
+            body,
+        ))?;
+        Ok(())
     }
 
     fn take(&mut self, piece: &Piece<'_>) -> Result<(), Cause> {
@@ -368,21 +408,18 @@ impl Fresh<'_> {
                     put(sql)?.execute((function, partition, source, checksum, value))?;
                 }
             }
-            Piece::Queued { queue, body, .. } => {
+            Piece::Queued { queue: Queue::Records(class), body, .. } => {
+                let head = rows::read_record_head(body);
+                self.put_record(class, head.as_ref().map_or("", |head| head.stream), body)?;
+            }
+            Piece::Queued { queue: queue @ Queue::Publishes, body, .. } => {
                 let last = &mut self.last[queue.index()];
                 *last += 1;
-                let (id, checksum) = (rows::integer(*last), rows::checksum(body));
-                match queue {
-                    Queue::Records(class) => {
-                        let head = rows::read_record_head(body);
-                        let stream = self.streams.add(head.as_ref().map_or("", |head| head.stream), body.len());
-                        put(tiles::sql(class).insert)?.execute((id, stream, checksum, body))?;
-                    }
-                    Queue::Publishes => {
-                        put("INSERT INTO publishes (id, checksum, body) VALUES (?1, ?2, ?3)")?
-                            .execute((id, checksum, body))?;
-                    }
-                }
+                put("INSERT INTO publishes (id, checksum, body) VALUES (?1, ?2, ?3)")?.execute((
+                    rows::integer(*last),
+                    rows::checksum(body),
+                    body,
+                ))?;
             }
             Piece::Gone { class, ref run } => {
                 let last = &mut self.last[Queue::Records(class).index()];
@@ -402,8 +439,8 @@ impl Fresh<'_> {
                 schema::set_meta(self.connection, schema::METERED_MONTH, metered.month.into())?;
                 schema::set_meta(self.connection, schema::METERED_BYTES, metered.bytes)?;
             }
-            Piece::DeadLetter { body, .. } => {
-                self.dead_letters += 1;
+            Piece::DeadLetter { id, body } => {
+                self.dead_letters.push(id);
                 put("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
                     .execute((rows::checksum(body), body))?;
             }
@@ -419,6 +456,10 @@ impl Fresh<'_> {
                 }
             }
         }
+        self.taken()
+    }
+
+    fn taken(&mut self) -> Result<(), Cause> {
         self.in_batch += 1;
         if self.in_batch == BATCH {
             self.in_batch = 0;

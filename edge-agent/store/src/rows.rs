@@ -219,17 +219,32 @@ fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     }
 }
 
-/// The bytes of a record that `outcome` emitted: those of [`sync_protocol::encode`].
-pub(crate) fn write_record(out: &mut Vec<u8>, outcome: &Outcome, stream: &str, body: &[u8]) {
+/// Who emits a record, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Emitter<'a> {
+    pub(crate) function: &'a str,
+    pub(crate) event: &'a Event,
+    pub(crate) stamp: Stamp,
+}
+
+impl<'a> From<&'a Outcome> for Emitter<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        Self { function: &outcome.function_name, event: &outcome.event, stamp: outcome.stamp }
+    }
+}
+
+/// The bytes of a record: those of [`sync_protocol::encode`].
+pub(crate) fn write_record(out: &mut Vec<u8>, emitter: &Emitter<'_>, stream: &str, body: &[u8]) {
+    let event = emitter.event;
     let row = RecordRow {
         stream,
-        function: &outcome.function_name,
+        function: emitter.function,
         origin: OriginRow {
-            device: &outcome.event.device,
-            topic: &outcome.event.topic,
-            identity: outcome.event.identity.as_ref().map(|identity| (identity.boot, identity.sequence)),
+            device: &event.device,
+            topic: &event.topic,
+            identity: event.identity.as_ref().map(|identity| (identity.boot, identity.sequence)),
         },
-        stamp: outcome.stamp,
+        stamp: emitter.stamp,
         body,
     };
     write(out, sync_protocol::VERSION, &row);
@@ -372,7 +387,7 @@ mod tests {
                   let origin = Origin { device, topic: "t/1".into(), identity };
                   let record = Record { stream, function: "f".into(), origin, stamp, body };
                   let mut out = vec![9; 5];
-                  write_record(&mut out, &outcome, &record.stream, &record.body);
+                  write_record(&mut out, &Emitter::from(&outcome), &record.stream, &record.body);
                   prop_assert_eq!(checksum(&out), record.checksum());
                   prop_assert_eq!(&out, &sync_protocol::encode(&record));
                   let head = read_record_head(&out).unwrap();

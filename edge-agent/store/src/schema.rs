@@ -82,10 +82,11 @@ const TABLES: [&str; 14] = [
 ];
 
 /// Names in `meta`: up to which row of `missing` the control plane was told; the month that is metered (see
-/// [`agent_core::pace::Metered`]); and the bytes of that.
+/// [`agent_core::pace::Metered`]); the bytes of that; and the last command of the control plane that was carried out.
 pub(crate) const MISSING_TOLD: &str = "missing_told";
 pub(crate) const METERED_MONTH: &str = "metered_month";
 pub(crate) const METERED_BYTES: &str = "metered_bytes";
+pub(crate) const COMMANDS_DONE: &str = "commands_done";
 
 /// The size of a page, which SQLite's build sets.
 pub(crate) const PAGE_BYTES: usize = 4_096;
@@ -222,7 +223,7 @@ fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
     }
     if from == 0 {
         set_meta(&transaction, "epoch", new_epoch(0)?)?;
-        for name in ["dead_letters", "messages", MISSING_TOLD, METERED_MONTH, METERED_BYTES] {
+        for name in ["dead_letters", "messages", MISSING_TOLD, METERED_MONTH, METERED_BYTES, COMMANDS_DONE] {
             set_meta(&transaction, name, 0)?;
         }
         Streams::create(&transaction)?;

@@ -7,6 +7,7 @@ use agent_core::effect::{Effects, PublishFlags};
 use agent_core::event::Payload;
 use agent_core::pace::Metered;
 use serde::{Deserialize, Serialize};
+use sync_protocol::dead::Command;
 use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
 
@@ -83,6 +84,14 @@ pub enum Write {
     },
     /// Up to which moment a schedule was served.
     Scheduled(Scheduled),
+    /// What the control plane asks to be done with dead letters. All of it is done, and the number of the command
+    /// noted, or nothing; one that was done before changes nothing. Letters that are not there are told as gone.
+    Command {
+        /// The command.
+        command: Command,
+        /// When it came.
+        stamp: Stamp,
+    },
     /// What runs of the function of this name; `None`: nothing any more.
     Deployment(String, Option<Deployment>),
 }
@@ -181,6 +190,18 @@ pub enum DeadKind {
     TooOld,
     /// No function was given the event, for it is not what it claims to be.
     Refused,
+}
+
+impl DeadKind {
+    /// Its name, in snake_case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Trapped => "trapped",
+            Self::TooOld => "too_old",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// An event in the dead letters.

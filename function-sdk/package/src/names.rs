@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(check_function_name(bad), Err(NameError::Function), "{bad}");
         }
         assert_eq!(check_stream_name("Temp.1_x-y"), Ok(()));
-        for bad in ["", "a/b", "a b", "temp*", &"a".repeat(65)] {
+        for bad in ["", "a/b", "a b", "temp*", "@dead", &"a".repeat(65)] {
             assert_eq!(check_stream_name(bad), Err(NameError::Stream), "{bad}");
         }
     }

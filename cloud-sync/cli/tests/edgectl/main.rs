@@ -2,6 +2,7 @@
 
 mod author;
 mod build;
+mod dead;
 mod fleet;
 mod gateway;
 mod keys;

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use cloud_sync::{Config, OPERATOR_TOKEN_FILE, Server, serve};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sync_protocol::dead::{self, Note};
 use sync_protocol::records::{Class, Entry, Gone, Origin, Range, Reason, Record, Stamp, StoreEpoch, Tally};
 use sync_protocol::{enroll, fleet, records};
 use tempfile::TempDir;
@@ -149,7 +150,7 @@ impl Gateway {
         generation: u64,
         status: impl Fn(&fleet::DesiredFunction) -> (fleet::FunctionStatus, &'static str),
     ) -> u64 {
-        let ask = fleet::Request { generation, wait_s: 20, report: None };
+        let ask = fleet::Request { generation, wait_s: 20, commands_done: 0, report: None };
         let fleet::Reply::Desired(desired) = self.post(sync_protocol::PATH_SYNC, &ask).await else {
             panic!("nothing new in 20 s")
         };
@@ -175,7 +176,7 @@ impl Gateway {
             dead_letters: 0,
             functions: functions.collect(),
         };
-        let ask = fleet::Request { generation: desired.generation, wait_s: 0, report: Some(report) };
+        let ask = fleet::Request { generation: desired.generation, wait_s: 0, commands_done: 0, report: Some(report) };
         let _: fleet::Reply = self.post(sync_protocol::PATH_SYNC, &ask).await;
         desired.generation
     }
@@ -201,7 +202,21 @@ impl Gateway {
                 body: body.to_vec(),
             })
         });
-        self.deliver(1, Range { first, entries: entries.collect() }).await
+        self.deliver(Class::Normal, 1, Range { first, entries: entries.collect() }).await
+    }
+
+    /// Tells of dead letters.
+    pub(crate) async fn tell(&self, first: u64, notes: &[Note]) {
+        let entries = notes.iter().map(|note| {
+            Entry::Record(Record {
+                stream: dead::STREAM.to_owned(),
+                function: "mean".to_owned(),
+                origin: Origin { device: "pump-7".to_owned(), topic: "plant/pump-7".to_owned(), identity: None },
+                stamp: Stamp { wall_us: 1_793_700_000_000_000, monotonic_us: 0, boot: 0, synchronised: true },
+                body: serde_json::to_vec(note).unwrap(),
+            })
+        });
+        self.deliver(Class::High, 1, Range { first, entries: entries.collect() }).await;
     }
 
     /// Says that records are gone: of which stream, why, and how many.
@@ -212,11 +227,11 @@ impl Gateway {
             count: *count,
         });
         let entries = vec![Entry::Gone(Gone { tally: tally.collect() })];
-        self.deliver(first, Range { first, entries }).await;
+        self.deliver(Class::Normal, first, Range { first, entries }).await;
     }
 
-    async fn deliver(&self, floor: u64, range: Range) -> u64 {
-        let request = records::Request::new(StoreEpoch(1), Class::Normal, floor, vec![range]);
+    async fn deliver(&self, class: Class, floor: u64, range: Range) -> u64 {
+        let request = records::Request::new(StoreEpoch(1), class, floor, vec![range]);
         let reply: records::Reply = self.post(sync_protocol::PATH_RECORDS, &request).await;
         reply.high_water
     }

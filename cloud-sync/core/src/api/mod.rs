@@ -5,6 +5,7 @@
 //! over what it does not know.
 
 mod claims;
+mod dead;
 mod functions;
 mod gaps;
 mod gateways;
@@ -13,6 +14,10 @@ mod records;
 use serde::{Deserialize, Serialize};
 
 pub use self::claims::{Claim, ClaimInfo, ClaimState, Claims, NewClaim};
+pub use self::dead::{
+    Action, All, DeadCommand, DeadCommanded, DeadLetter, DeadLetterDetail, DeadLetters, DeadQuery, Letter, LetterEvent,
+    LetterIdentity, Letters, Payload, Resolved,
+};
 pub use self::functions::{
     Deployment, Deployments, Function, Functions, Kind, NewDeployment, NewPublisher, Publisher, Publishers, PushQuery,
     UndeployQuery,

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::ingest::Offer;
 use sync_core::spans::Spans;
+use sync_protocol::dead;
 use sync_protocol::records::Record;
 
 use super::Place;
 use crate::fault::Fault;
-use crate::store::signed;
 use crate::store::sums::{self, Change, What};
+use crate::store::{self, signed};
 
 /// The offered records that are among these sequences, with their checksums.
 fn among<'a>(
@@ -94,6 +95,9 @@ pub(super) fn store(
             signed(now_us),
             body,
         ])?;
+        if record.stream == dead::STREAM {
+            store::dead::note(connection, place.gateway, connection.last_insert_rowid(), record)?;
+        }
     }
     let mut add = connection.prepare_cached("UPDATE streams SET records = records + ?2 WHERE key = ?1")?;
     for (name, (key, new)) in streams {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use agent_core::effect::{Effect, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind};
 use agent_store::{Dead, DeadKind, Outcome, OutcomeResult, Store, StoreError, Uses, Write, inspect};
+use sync_protocol::dead::STREAM;
 use sync_protocol::records::{Class, Entry, Stamp};
 
 use vfs::{Fault, Operation};
@@ -42,11 +43,14 @@ impl Content {
         next.state.insert(number, vec![number; 100]);
         next.seen = Some(vec![number; 33]);
         next.dead_letters += 1;
+        let high = usize::from(Class::High.number());
+        next.records[high].1.push(STREAM.into());
         if number % 3 == 2 {
-            for (done, rest) in next.records.iter_mut().chain([&mut next.publishes]) {
+            for (queue, (done, rest)) in next.records.iter_mut().chain([&mut next.publishes]).enumerate() {
                 // All but what this group itself adds.
-                *done += rest.len() as u64 - 1;
-                rest.drain(..rest.len() - 1);
+                let settled = rest.len() - if queue == high { 2 } else { 1 };
+                *done += settled as u64;
+                rest.drain(..settled);
             }
         }
         next
@@ -113,6 +117,7 @@ impl Content {
             let waiting = reader.outbox().unwrap().class(class);
             assert_eq!(waiting.next - waiting.first, range.entries.len() as u64, "what waits has no gaps");
             let bodies = range.entries.into_iter().map(|entry| match entry {
+                Entry::Record(record) if record.stream == STREAM => STREAM.into(),
                 Entry::Record(record) => record.body,
                 Entry::Gone(gone) => panic!("{gone:?}"),
             });

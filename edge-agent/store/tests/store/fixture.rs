@@ -7,7 +7,8 @@ use agent_core::effect::{Effect, Effects, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind, Identity};
 use agent_store::{Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Reader, Store, Write};
 use rusqlite::Connection;
-use sync_protocol::records::{Class, Entry, Stamp};
+use sync_protocol::dead::{Letter, LetterEvent, LetterIdentity, Note, Payload, What};
+use sync_protocol::records::{Class, Entry, Stamp, StoreEpoch};
 use tempfile::TempDir;
 
 pub(crate) struct Fixture {
@@ -119,6 +120,30 @@ pub(crate) fn dead() -> Dead {
         reason: "function mean: out of fuel".into(),
         detail: "at mean::handle".into(),
     }
+}
+
+/// The body of the record that tells of the letter of [`outcome`] with [`dead`].
+pub(crate) fn told(epoch: StoreEpoch, letter: u64) -> Vec<u8> {
+    let told = Letter {
+        function: "mean".into(),
+        version: "1.2.0".into(),
+        digest: "05".repeat(32),
+        kind: "trapped".into(),
+        reason: "function mean: out of fuel".into(),
+        detail: "at mean::handle".into(),
+        event: LetterEvent {
+            kind: "mqtt".into(),
+            device: "pump-7".into(),
+            topic: "plant/pump-7/temperature".into(),
+            identity: Some(LetterIdentity { source: "pump-7".into(), boot_epoch: "3".into(), sequence: "9".into() }),
+            time_us: u64::MAX,
+            attributes: Vec::new(),
+            payload: Payload::Text("21.5".into()),
+            payload_bytes: 4,
+            cut: false,
+        },
+    };
+    serde_json::to_vec(&Note::new(epoch, letter, What::Dead(Box::new(told)))).unwrap()
 }
 
 pub(crate) fn outcome(function: FunctionId, result: OutcomeResult) -> Write {

@@ -3,6 +3,7 @@
 mod commit;
 mod damage;
 mod fixture;
+mod letters;
 mod messages;
 mod model;
 mod open;

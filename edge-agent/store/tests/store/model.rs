@@ -6,10 +6,11 @@ use agent_core::effect::Effect;
 use agent_core::retention::Refused;
 use agent_store::{Deployment, ErrorKind, OutcomeResult, Write, inspect};
 use proptest::prelude::*;
+use sync_protocol::dead::STREAM;
 use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason};
 
-use crate::fixture::{Fixture, dead, emit_to, outcome, publish, put};
+use crate::fixture::{Fixture, dead, emit_to, outcome, publish, put, told};
 use crate::sequences::{Block, Sequences, Slot};
 
 const FUNCTIONS: [&str; 2] = ["mean", "alert"];
@@ -135,6 +136,13 @@ impl Model {
             }
             Small::Dead { function } => {
                 self.dead_letters += 1;
+                let body = told(it.store.epoch(), self.dead_letters);
+                let refused = self.refused.is_none();
+                self.of(Class::High).push(if refused {
+                    Slot::Gone(STREAM.into(), Reason::Refused)
+                } else {
+                    Slot::Record(STREAM.into(), body)
+                });
                 outcome(it.store.function(FUNCTIONS[*function]).unwrap(), OutcomeResult::Dead(dead()))
             }
             Small::Nothing => outcome(it.function, OutcomeResult::Nothing),
@@ -237,7 +245,7 @@ impl Model {
             let heads = it.reader.heads(class, 0, Some("b"), 10_000).unwrap().heads;
             let of_b: Vec<_> = sequences.of_stream("b").collect();
             prop_assert_eq!(heads.iter().map(|head| head.sequence).collect::<Vec<_>>(), of_b);
-            for stream in STREAMS {
+            for stream in STREAMS.into_iter().chain([STREAM]) {
                 *by_stream.entry(stream.into()).or_default() += sequences.of_stream(stream).count() as u64;
             }
         }

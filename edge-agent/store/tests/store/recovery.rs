@@ -7,10 +7,11 @@ use agent_core::pace::Metered;
 use agent_store::{
     Deployment, ErrorKind, Item, OutcomeResult, Queue, Recovery, Store, Survey, Write, inspect, salvage_copy,
 };
+use sync_protocol::dead::{Note, Resolved, What};
 use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason};
 
-use crate::fixture::{Fixture, dead, delivered, outcome, publish, put, raw};
+use crate::fixture::{Fixture, dead, delivered, outcome, publish, put, raw, told};
 
 const NORMAL: Queue = Queue::Records(Class::Normal);
 
@@ -149,7 +150,7 @@ fn of_a_file_that_is_no_database_the_missing_ranges_are_known() {
         fs::write(dir.path().join("store.db"), &garbage).unwrap();
         let (_, recovery) = recover(dir.path());
         let expected =
-            [(NORMAL, 4, Some(40)), (Queue::Records(Class::High), 1, Some(1)), (Queue::Publishes, 40, Some(40))];
+            [(NORMAL, 4, Some(40)), (Queue::Records(Class::High), 1, Some(2)), (Queue::Publishes, 40, Some(40))];
         assert_eq!(lost(&recovery.survey), expected);
         assert_eq!(fs::read(recovery.quarantine.join("store.db")).unwrap(), garbage);
     }
@@ -207,7 +208,14 @@ fn everything_else_is_carried_over() {
     let (mut it, recovery) = recover(dir.path());
     assert_eq!(lost(&recovery.survey), [(NORMAL, 4, Some(4)), (NORMAL, 9, Some(10))]);
     assert!(numbers(&mut it).into_iter().eq((5..=8).chain(11..=40)));
-    assert_eq!(it.bodies(Class::High, 0), [b"urgent"]);
+    let told = told(it.store.epoch(), 1);
+    let [urgent, before, moved, now] = &it.bodies(Class::High, 0)[..] else { panic!("four records of high class") };
+    assert_eq!((&urgent[..], now), (&b"urgent"[..], &told));
+    // What was not delivered yet still says under which number it was; and that this is no more.
+    let before: Note = serde_json::from_slice(before).unwrap();
+    let moved: Note = serde_json::from_slice(moved).unwrap();
+    assert_eq!(moved, Note { what: What::Resolved(Resolved::Moved), ..before.clone() });
+    assert_ne!(before.epoch(), Some(it.store.epoch()));
     let publishes = it.reader.publishes(0, 10).unwrap();
     assert_eq!((publishes.len(), publishes[0].id, &*publishes[0].payload), (1, 1, &[40][..]));
     assert_eq!(it.reader.dead_letter_count().unwrap(), 1);
@@ -313,7 +321,7 @@ fn looking_at_a_store_changes_nothing_and_disturbs_nobody() {
         })
         .unwrap();
         assert!(survey.is_whole(), "{survey:?}");
-        assert_eq!((records, others), (38, 2));
+        assert_eq!((records, others), (39, 2));
         assert!(listing(dir.path()) == before);
     }
     // Beside the one that writes, and in the middle of its work.
@@ -334,7 +342,7 @@ fn a_copy_is_salvaged_elsewhere() {
     assert!(again.to_string().contains("not empty"), "{again}");
     let store = Store::open(&to).unwrap();
     assert_ne!(Some(store.epoch()), survey.epoch);
-    assert_eq!(records(&store), 38);
+    assert_eq!(records(&store), 41);
     assert_eq!(raw(&to).query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
 }
 
