@@ -93,7 +93,9 @@ fn the_event_block_on_the_page_is_that_of_the_runtime() {
     }
     assert_eq!(end, EventHeader::LEN);
     let names: Vec<&str> = rows.iter().map(|row| row[2].as_str()).collect();
-    assert_eq!(names, ["header_len", "kind", "time_us", "boot", "sequence", "device", "topic", "payload"]);
+    let fields = ["header_len", "kind", "time_us", "boot", "sequence", "device", "topic", "payload", "attributes"];
+    assert_eq!(names, fields);
+    assert!(rows[0][2..].concat().contains(&format!("{} now", EventHeader::LEN)), "{:?}", rows[0]);
 }
 
 #[test]

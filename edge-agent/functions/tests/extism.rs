@@ -49,7 +49,7 @@ fn the_whole_event_goes_in_as_json() {
     let whole = "(call $output_set (call $input_offset) (call $input_length))";
     let function = Engine::new().load(with(extism), &plugin(whole)).unwrap();
     let json = "{\"kind\":0,\"time_us\":1700000000000000,\"identity\":{\"boot\":7,\"sequence\":9},\
-                \"device\":\"sensor-1\",\"topic\":\"a/b\",\"payload\":\"21.5\"}";
+                \"device\":\"sensor-1\",\"topic\":\"a/b\",\"payload\":\"21.5\",\"attributes\":[]}";
     assert_eq!(effects(run(&function)), [emitted(json.as_bytes())]);
 }
 
