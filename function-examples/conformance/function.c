@@ -29,6 +29,25 @@ static void answer_event(const edge_event *event) {
     answer(edge_made(&text));
 }
 
+static void answer_keys(edge_bytes prefix) {
+    edge_bytes key = {0};
+    while (edge_state_next(prefix, &key)) answer_read(1, key);
+}
+
+static uint32_t number(edge_bytes word) {
+    uint32_t number = 0;
+    for (uint32_t i = 0; i < word.len; i++) number = number * 10 + (uint32_t)(word.at[i] - '0');
+    return number;
+}
+
+static void respond(edge_bytes rest) {
+    edge_text fields = {0};
+    uint32_t status = number(edge_cut(&rest, ' '));
+    edge_bytes name = edge_cut(&rest, ' '), value = edge_cut(&rest, ' ');
+    edge_add_field(&fields, name, value);
+    edge_respond(status, edge_made(&fields), rest);
+}
+
 static int32_t digit(edge_bytes word) { return word.len == 1 ? word.at[0] - '0' : -1; }
 
 static void obey(const edge_event *event, edge_bytes line) {
@@ -46,6 +65,11 @@ static void obey(const edge_event *event, edge_bytes line) {
         edge_state_put(key, rest);
     } else if (edge_same(command, EDGE("delete"))) {
         edge_state_delete(rest);
+    } else if (edge_same(command, EDGE("keys"))) {
+        answer_keys(rest);
+    } else if (edge_same(command, EDGE("attribute"))) {
+        int found = edge_attribute(event, rest, &value);
+        answer_read(found, value);
     } else if (edge_same(command, EDGE("random"))) {
         char bytes[11];
         edge_random(bytes, sizeof bytes);
@@ -58,6 +82,12 @@ static void obey(const edge_event *event, edge_bytes line) {
         int32_t flags = digit(edge_cut(&rest, ' '));
         edge_bytes topic = edge_cut(&rest, ' ');
         edge_publish(topic, rest, flags);
+    } else if (edge_same(command, EDGE("enqueue"))) {
+        uint32_t delay_ms = number(edge_cut(&rest, ' '));
+        edge_bytes queue = edge_cut(&rest, ' ');
+        edge_enqueue(queue, rest, delay_ms);
+    } else if (edge_same(command, EDGE("respond"))) {
+        respond(rest);
     } else if (edge_same(command, EDGE("log"))) {
         int32_t level = digit(edge_cut(&rest, ' '));
         edge_log(level, rest);

@@ -26,16 +26,28 @@ function obey(event: edge.Event, line: string): void {
     edge.statePut(key, edge.utf8(words.rest));
   } else if (command == "delete") {
     edge.stateDelete(words.rest);
+  } else if (command == "keys") {
+    const keys = edge.stateKeys(words.rest);
+    for (let i = 0; i < keys.length; i++) answerRead(edge.utf8(keys[i]));
+  } else if (command == "attribute") {
+    const value = event.attribute(words.rest);
+    answerRead(value === null ? null : edge.utf8(value));
   } else if (command == "random") {
     answer(edge.random(11));
   } else if (command == "emit") {
-    const priority = words.digit(), stream = words.next();
+    const priority = words.number(), stream = words.next();
     edge.emit(stream, edge.utf8(words.rest), priority);
   } else if (command == "publish") {
-    const flags = words.digit(), topic = words.next();
+    const flags = words.number(), topic = words.next();
     edge.publish(topic, edge.utf8(words.rest), flags);
+  } else if (command == "enqueue") {
+    const delayMs = words.number(), queue = words.next();
+    edge.enqueue(queue, edge.utf8(words.rest), delayMs);
+  } else if (command == "respond") {
+    const status = words.number(), name = words.next(), value = words.next();
+    edge.respond(status, edge.utf8(words.rest), [new edge.Field(name, value)]);
   } else if (command == "log") {
-    const level = words.digit();
+    const level = words.number();
     edge.log(level, words.rest);
   } else if (command == "fail") {
     edge.fail(words.rest);
@@ -55,7 +67,7 @@ class Words {
     return head;
   }
 
-  digit(): i32 { return I32.parseInt(this.next()); }
+  number(): i32 { return I32.parseInt(this.next()); }
 }
 
 function answer(body: Uint8Array): void { edge.emit("answers", body); }

@@ -13,7 +13,7 @@ fn onEvent(event: *const edge.Event) !void {
     while (rest.len > 0) try obey(event, cut(&rest, '\n'));
 }
 
-const Command = enum { event, config, get, put, delete, random, emit, publish, log, fail };
+const Command = enum { event, config, get, put, delete, keys, attribute, random, emit, publish, enqueue, respond, log, fail };
 
 fn obey(event: *const edge.Event, line: []const u8) !void {
     var rest = line;
@@ -27,23 +27,38 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
             edge.statePut(key, rest);
         },
         .delete => edge.stateDelete(rest),
+        .keys => {
+            var keys = edge.stateKeys(rest);
+            while (try keys.next()) |key| try answerRead(key);
+        },
+        .attribute => try answerRead(event.attribute(rest)),
         .random => {
             var bytes: [11]u8 = undefined;
             edge.random(&bytes);
             answer(&bytes);
         },
         .emit => {
-            const priority = try digit(u1, &rest);
+            const priority = try number(u1, &rest);
             const stream = cut(&rest, ' ');
             edge.emit(stream, rest, @enumFromInt(priority));
         },
         .publish => {
-            const flags = try digit(u3, &rest);
+            const flags = try number(u3, &rest);
             const topic = cut(&rest, ' ');
             edge.publish(topic, rest, .{ .qos = @truncate(flags), .retain = flags & 4 != 0 });
         },
+        .enqueue => {
+            const delay_ms = try number(u32, &rest);
+            const queue = cut(&rest, ' ');
+            edge.enqueue(queue, rest, delay_ms);
+        },
+        .respond => {
+            const status = try number(u32, &rest);
+            const field: edge.Field = .{ .name = cut(&rest, ' '), .value = cut(&rest, ' ') };
+            try edge.respond(status, &.{field}, rest);
+        },
         .log => {
-            const level = try digit(u2, &rest);
+            const level = try number(u2, &rest);
             edge.log(@enumFromInt(level), rest);
         },
         .fail => edge.fail(rest),
@@ -57,7 +72,7 @@ fn cut(rest: *[]const u8, end: u8) []const u8 {
     return head;
 }
 
-fn digit(T: type, rest: *[]const u8) !T {
+fn number(T: type, rest: *[]const u8) !T {
     return std.fmt.parseInt(T, cut(rest, ' '), 10);
 }
 

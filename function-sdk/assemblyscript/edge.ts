@@ -24,6 +24,8 @@
 declare function config_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
 @external("edge_v1", "state_get")
 declare function state_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
+@external("edge_v1", "state_next")
+declare function state_next(prefix: usize, prefix_len: i32, after: usize, after_len: i32, out: usize, out_cap: i32): i32;
 @external("edge_v1", "random_fill")
 declare function random_fill(out: usize, out_len: i32): void;
 @external("edge_v1", "state_put")
@@ -34,6 +36,10 @@ declare function state_delete(key: usize, key_len: i32): void;
 declare function emit_(stream: usize, stream_len: i32, body: usize, body_len: i32, priority: i32): void;
 @external("edge_v1", "publish")
 declare function publish_(topic: usize, topic_len: i32, payload: usize, payload_len: i32, flags: i32): void;
+@external("edge_v1", "enqueue")
+declare function enqueue_(queue: usize, queue_len: i32, body: usize, body_len: i32, delay_ms: u32): void;
+@external("edge_v1", "respond")
+declare function respond_(status: u32, headers: usize, headers_len: i32, body: usize, body_len: i32): void;
 @external("edge_v1", "log")
 declare function log_(level: i32, text: usize, text_len: i32): void;
 @external("edge_v1", "fail")
@@ -44,7 +50,7 @@ export enum LogLevel { Error = 0, Warn = 1, Info = 2, Debug = 3 }
 /** Flags of `publish`; they are added up. */
 export enum Publish { Qos0 = 0, Qos1 = 1, Qos2 = 2, Retain = 4 }
 /** How an event came to be; a later gateway knows more. */
-export enum EventKind { Mqtt = 0 }
+export enum EventKind { Mqtt = 0, Http = 1, Schedule = 2, Queue = 3, Device = 4 }
 
 /** The event. A later gateway writes a longer header; what is here stays where it is. */
 export class Event {
@@ -64,6 +70,19 @@ export class Event {
   get payloadText(): string { return this.text(48); }
   get payload(): Uint8Array { return bytesAt(this.at(48), this.len(48)); }
 
+  /** The first attribute of this name; null if there is none. */
+  attribute(name: string): string | null {
+    if (load<u32>(this.block) < 64) return null; // a gateway that knows no attributes
+    let at = this.at(56);
+    const end = at + this.len(56);
+    while (at < end) {
+      const nameLength = load<u32>(at), valueLength = load<u32>(at, 4), value = at + 8 + nameLength;
+      if (String.UTF8.decodeUnsafe(at + 8, nameLength) == name) return String.UTF8.decodeUnsafe(value, valueLength);
+      at = value + valueLength;
+    }
+    return null;
+  }
+
   private at(span: usize): usize { return this.block + <usize>load<u32>(this.block + span); }
   private len(span: usize): i32 { return load<i32>(this.block + span, 4); }
   private text(span: usize): string { return String.UTF8.decodeUnsafe(this.at(span), this.len(span)); }
@@ -77,6 +96,18 @@ export function config(key: string): string | null {
 
 /** Reads a value of the state, this run's writes included; null if there is none. */
 export function state(key: string): Uint8Array | null { return read(state_get, utf8(key)); }
+
+/** The keys of the state that begin with `prefix`, in the order of bytes, this run's writes included. */
+export function stateKeys(prefix: string): string[] {
+  const keys: string[] = [], p = utf8(prefix), room = new Uint8Array(KEY_MAX);
+  let after = new Uint8Array(0);
+  while (true) {
+    const length = state_next(p.dataStart, p.length, after.dataStart, after.length, room.dataStart, KEY_MAX);
+    if (length < 0) return keys;
+    after = room.slice(0, length);
+    keys.push(text(after));
+  }
+}
 
 /** Random bytes, for jitter and sampling: whoever knows the seed knows the numbers. */
 export function random(length: i32): Uint8Array {
@@ -103,6 +134,24 @@ export function emit(stream: string, body: Uint8Array, priority: i32 = Priority.
 export function publish(topic: string, payload: Uint8Array, flags: i32 = Publish.Qos1): void {
   const t = utf8(topic);
   publish_(t.dataStart, t.length, payload.dataStart, payload.length, flags);
+}
+
+/** A message to the function that reads this queue, not before so many milliseconds have passed. */
+export function enqueue(queue: string, body: Uint8Array, delayMs: u32 = 0): void {
+  const q = utf8(queue);
+  enqueue_(q.dataStart, q.length, body.dataStart, body.length, delayMs);
+}
+
+/** A header field. */
+export class Field {
+  constructor(public name: string, public value: string) {}
+}
+
+/** The answer to an HTTP request. */
+export function respond(status: u32, body: Uint8Array, fields: Field[] = []): void {
+  let headers = new Uint8Array(0);
+  for (let i = 0; i < fields.length; i++) headers = joined(headers, encoded(fields[i]));
+  respond_(status, headers.dataStart, headers.length, body.dataStart, body.length);
 }
 
 export function log(level: i32, line: string): void {
@@ -144,6 +193,9 @@ export function onAbort(message: string | null, file: string | null, line: u32, 
   fail(what + " (" + (file === null ? "?" : file) + ":" + line.toString() + ":" + column.toString() + ")");
 }
 
+/** Bytes of a key of the state. */
+const KEY_MAX = 256;
+
 /** Room that a value is read into at first; most are shorter, and a longer one costs a second call. */
 const FIRST_ROOM = 256;
 
@@ -155,6 +207,20 @@ function read(get: (key: usize, key_len: i32, out: usize, out_cap: i32) => i32, 
     if (length <= room.length) return room.subarray(0, length);
     room = new Uint8Array(length);
   }
+}
+
+function encoded(field: Field): Uint8Array {
+  const name = utf8(field.name), value = utf8(field.value), lengths = new Uint8Array(8);
+  store<u32>(lengths.dataStart, name.length);
+  store<u32>(lengths.dataStart, value.length, 4);
+  return joined(joined(lengths, name), value);
+}
+
+function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(a.length + b.length);
+  bytes.set(a);
+  bytes.set(b, a.length);
+  return bytes;
 }
 
 function bytesAt(at: usize, length: i32): Uint8Array {

@@ -31,6 +31,9 @@
 
 EDGE_IMPORT(config_get) int32_t edge_import_config_get(const void *key, size_t key_len, void *out, size_t out_cap);
 EDGE_IMPORT(state_get) int32_t edge_import_state_get(const void *key, size_t key_len, void *out, size_t out_cap);
+EDGE_IMPORT(state_next)
+int32_t edge_import_state_next(const void *prefix, size_t prefix_len, const void *after, size_t after_len, void *out,
+                               size_t out_cap);
 EDGE_IMPORT(random_fill) void edge_import_random_fill(void *out, size_t out_len);
 EDGE_IMPORT(state_put)
 void edge_import_state_put(const void *key, size_t key_len, const void *value, size_t value_len);
@@ -39,13 +42,19 @@ EDGE_IMPORT(emit)
 void edge_import_emit(const void *stream, size_t stream_len, const void *body, size_t body_len, int32_t priority);
 EDGE_IMPORT(publish)
 void edge_import_publish(const void *topic, size_t topic_len, const void *payload, size_t payload_len, int32_t flags);
+EDGE_IMPORT(enqueue)
+void edge_import_enqueue(const void *queue, size_t queue_len, const void *body, size_t body_len, uint32_t delay_ms);
+EDGE_IMPORT(respond)
+void edge_import_respond(uint32_t status, const void *headers, size_t headers_len, const void *body, size_t body_len);
 EDGE_IMPORT(log) void edge_import_log(int32_t level, const void *text, size_t text_len);
 EDGE_IMPORT(fail) _Noreturn void edge_import_fail(const void *text, size_t text_len);
 
 enum { EDGE_NORMAL = 0, EDGE_HIGH = 1 };                                  /* priority of emit */
 enum { EDGE_QOS0 = 0, EDGE_QOS1 = 1, EDGE_QOS2 = 2, EDGE_RETAIN = 4 };    /* flags of publish */
 enum { EDGE_ERROR = 0, EDGE_WARN = 1, EDGE_INFO = 2, EDGE_DEBUG = 3 };    /* level of log */
-enum { EDGE_MQTT = 0 };                                                   /* kind of an event */
+enum { EDGE_MQTT = 0, EDGE_HTTP = 1, EDGE_SCHEDULE = 2, EDGE_QUEUE = 3, EDGE_DEVICE = 4 }; /* kind of an event */
+
+enum { EDGE_KEY_MAX = 256 }; /* bytes of a key of the state */
 
 /* ---- Bytes, which may be text; no 0 at the end. ---- */
 
@@ -86,9 +95,10 @@ typedef struct {
     uint64_t time_us;        /* when the gateway received it, microseconds since 1970-01-01 UTC */
     uint64_t boot, sequence; /* sequence 0: the event has no identity, and boot means nothing */
     edge_span device, topic, payload;
+    edge_span attributes; /* read it through edge_attribute: a header that ends before it has none */
 } edge_event;
 
-_Static_assert(sizeof(edge_event) == 56 && offsetof(edge_event, payload) == 48, "docs/abi.md has another layout");
+_Static_assert(sizeof(edge_event) == 64 && offsetof(edge_event, attributes) == 56, "docs/abi.md has another layout");
 
 static inline edge_bytes edge_at(const edge_event *event, edge_span span) {
     return (edge_bytes){(const char *)event + span.offset, span.len};
@@ -96,6 +106,25 @@ static inline edge_bytes edge_at(const edge_event *event, edge_span span) {
 static inline edge_bytes edge_device(const edge_event *event) { return edge_at(event, event->device); }
 static inline edge_bytes edge_topic(const edge_event *event) { return edge_at(event, event->topic); }
 static inline edge_bytes edge_payload(const edge_event *event) { return edge_at(event, event->payload); }
+
+/* Finds the first attribute of this name; answers whether there is one, and leaves it empty if not. */
+EDGE_LONG int edge_attribute(const edge_event *event, edge_bytes name, edge_bytes *value) {
+    *value = (edge_bytes){0};
+    if (event->header_len < sizeof(edge_event)) return 0;
+    edge_bytes rest = edge_at(event, event->attributes);
+    while (rest.len >= 8) {
+        uint32_t lens[2];
+        __builtin_memcpy(lens, rest.at, sizeof lens);
+        edge_bytes known = {rest.at + 8, lens[0]}, found = {known.at + lens[0], lens[1]};
+        if (edge_same(known, name)) {
+            *value = found;
+            return 1;
+        }
+        rest.at = found.at + found.len;
+        rest.len -= 8 + lens[0] + lens[1];
+    }
+    return 0;
+}
 
 /* ---- Memory: handed out once and never taken back, for the instance ends with the run. ---- */
 
@@ -149,6 +178,15 @@ static inline int edge_config(edge_bytes key, edge_bytes *value) {
 static inline int edge_state(edge_bytes key, edge_bytes *value) {
     return edge_read(edge_import_state_get, key, value);
 }
+/* Walks through the keys of the state that begin with `prefix`, in the order of bytes, this run's writes included: makes
+ * the next one of `key`, which is empty before the first; answers whether there is one. */
+EDGE_LONG int edge_state_next(edge_bytes prefix, edge_bytes *key) {
+    char *out = edge_room(EDGE_KEY_MAX);
+    int32_t len = edge_import_state_next(prefix.at, prefix.len, key->at, key->len, out, EDGE_KEY_MAX);
+    if (len < 0) return 0;
+    *key = (edge_bytes){out, (uint32_t)len};
+    return 1;
+}
 static inline void edge_random(void *out, uint32_t len) { edge_import_random_fill(out, len); }
 
 /* ---- What it wants done. ---- */
@@ -162,6 +200,14 @@ static inline void edge_emit(edge_bytes stream, edge_bytes body, int32_t priorit
 }
 static inline void edge_publish(edge_bytes topic, edge_bytes payload, int32_t flags) {
     edge_import_publish(topic.at, topic.len, payload.at, payload.len, flags);
+}
+/* A message to the function that reads this queue, not before so many milliseconds have passed. */
+static inline void edge_enqueue(edge_bytes queue, edge_bytes body, uint32_t delay_ms) {
+    edge_import_enqueue(queue.at, queue.len, body.at, body.len, delay_ms);
+}
+/* The answer to an HTTP request. `fields`: header fields, made with edge_add_field; or EDGE(""). */
+static inline void edge_respond(uint32_t status, edge_bytes fields, edge_bytes body) {
+    edge_import_respond(status, fields.at, fields.len, body.at, body.len);
 }
 static inline void edge_log(int32_t level, edge_bytes text) { edge_import_log(level, text.at, text.len); }
 static inline _Noreturn void edge_fail(edge_bytes text) { edge_import_fail(text.at, text.len); }
@@ -193,6 +239,14 @@ EDGE_LONG void edge_add_u64(edge_text *text, uint64_t number) {
     do digits[--at] = (char)('0' + number % 10);
     while (number /= 10);
     edge_add(text, (edge_bytes){digits + at, sizeof digits - at});
+}
+
+/* A header field, for edge_respond. */
+EDGE_LONG void edge_add_field(edge_text *fields, edge_bytes name, edge_bytes value) {
+    uint32_t lens[2] = {name.len, value.len};
+    edge_add(fields, (edge_bytes){(const char *)lens, sizeof lens});
+    edge_add(fields, name);
+    edge_add(fields, value);
 }
 
 /* A string of JSON, with its quotes. */

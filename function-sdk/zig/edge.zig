@@ -23,11 +23,14 @@ const std = @import("std");
 const imports = struct {
     extern "edge_v1" fn config_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn state_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
+    extern "edge_v1" fn state_next(prefix: [*]const u8, prefix_len: usize, after: [*]const u8, after_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn random_fill(out: [*]u8, out_len: usize) void;
     extern "edge_v1" fn state_put(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize) void;
     extern "edge_v1" fn state_delete(key: [*]const u8, key_len: usize) void;
     extern "edge_v1" fn emit(stream: [*]const u8, stream_len: usize, body: [*]const u8, body_len: usize, priority: i32) void;
     extern "edge_v1" fn publish(topic: [*]const u8, topic_len: usize, payload: [*]const u8, payload_len: usize, flags: i32) void;
+    extern "edge_v1" fn enqueue(queue: [*]const u8, queue_len: usize, body: [*]const u8, body_len: usize, delay_ms: u32) void;
+    extern "edge_v1" fn respond(status: u32, headers: [*]const u8, headers_len: usize, body: [*]const u8, body_len: usize) void;
     extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
     extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
 };
@@ -37,7 +40,7 @@ pub const LogLevel = enum(i32) { err = 0, warn = 1, info = 2, debug = 3 };
 pub const PublishFlags = struct { qos: u2 = 1, retain: bool = false };
 
 /// How an event came to be; a later gateway knows more.
-pub const EventKind = enum(u32) { mqtt = 0, _ };
+pub const EventKind = enum(u32) { mqtt = 0, http = 1, schedule = 2, queue = 3, device = 4, _ };
 
 pub const Span = extern struct { offset: u32, len: u32 };
 
@@ -54,6 +57,8 @@ pub const Event = extern struct {
     device_span: Span,
     topic_span: Span,
     payload_span: Span,
+    /// Read it through `attribute`: a header that ends before it has none.
+    attributes_span: Span,
 
     pub fn device(event: *const Event) []const u8 {
         return event.at(event.device_span);
@@ -67,6 +72,20 @@ pub const Event = extern struct {
         return event.at(event.payload_span);
     }
 
+    /// The first attribute of this name.
+    pub fn attribute(event: *const Event, name: []const u8) ?[]const u8 {
+        if (event.header_len < @sizeOf(Event)) return null;
+        var rest = event.at(event.attributes_span);
+        while (rest.len >= 8) {
+            const name_len = std.mem.readInt(u32, rest[0..4], .little);
+            const value_len = std.mem.readInt(u32, rest[4..8], .little);
+            const value = rest[8 + name_len ..][0..value_len];
+            if (std.mem.eql(u8, rest[8..][0..name_len], name)) return value;
+            rest = rest[8 + name_len + value_len ..];
+        }
+        return null;
+    }
+
     fn at(event: *const Event, span: Span) []const u8 {
         const block: [*]const u8 = @ptrCast(event);
         return block[span.offset..][0..span.len];
@@ -74,7 +93,7 @@ pub const Event = extern struct {
 };
 
 comptime {
-    std.debug.assert(@sizeOf(Event) == 56 and @offsetOf(Event, "payload_span") == 48);
+    std.debug.assert(@sizeOf(Event) == 64 and @offsetOf(Event, "attributes_span") == 56);
 }
 
 /// Hands out ascending addresses. Nothing need be freed, for the instance ends with the run: the allocators of `std` would
@@ -142,6 +161,27 @@ fn read(import: *const fn ([*]const u8, usize, [*]u8, usize) callconv(.c) i32, k
     }
 }
 
+/// Bytes of a key of the state.
+const key_max = 256;
+
+/// The keys of the state that begin with `prefix`, in the order of bytes, this run's writes included.
+pub fn stateKeys(prefix: []const u8) StateKeys {
+    return .{ .prefix = prefix };
+}
+
+pub const StateKeys = struct {
+    prefix: []const u8,
+    last: []const u8 = "",
+
+    pub fn next(keys: *StateKeys) !?[]const u8 {
+        const room = try allocator.alloc(u8, key_max);
+        const answer = imports.state_next(keys.prefix.ptr, keys.prefix.len, keys.last.ptr, keys.last.len, room.ptr, room.len);
+        if (answer < 0) return null;
+        keys.last = room[0..@intCast(answer)];
+        return keys.last;
+    }
+};
+
 /// For jitter and sampling: whoever knows the seed knows the numbers.
 pub fn random(out: []u8) void {
     imports.random_fill(out.ptr, out.len);
@@ -162,6 +202,27 @@ pub fn emit(stream: []const u8, body: []const u8, priority: Priority) void {
 pub fn publish(topic: []const u8, payload: []const u8, flags: PublishFlags) void {
     const bits = @as(i32, flags.qos) | @as(i32, @intFromBool(flags.retain)) << 2;
     imports.publish(topic.ptr, topic.len, payload.ptr, payload.len, bits);
+}
+
+/// A message to the function that reads this queue, not before so many milliseconds have passed.
+pub fn enqueue(queue: []const u8, body: []const u8, delay_ms: u32) void {
+    imports.enqueue(queue.ptr, queue.len, body.ptr, body.len, delay_ms);
+}
+
+/// A header field.
+pub const Field = struct { name: []const u8, value: []const u8 };
+
+/// The answer to an HTTP request.
+pub fn respond(status: u32, fields: []const Field, body: []const u8) !void {
+    var headers: std.ArrayList(u8) = .empty;
+    for (fields) |field| {
+        for ([_]usize{ field.name.len, field.value.len }) |len| {
+            try headers.appendSlice(allocator, std.mem.asBytes(&std.mem.nativeToLittle(u32, @intCast(len))));
+        }
+        try headers.appendSlice(allocator, field.name);
+        try headers.appendSlice(allocator, field.value);
+    }
+    imports.respond(status, headers.items.ptr, headers.items.len, body.ptr, body.len);
 }
 
 pub fn log(level: LogLevel, text: []const u8) void {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use agent_core::effect::Response;
 use agent_core::{Effect, Event, Identity};
 use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Run, TrapKind};
 use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
@@ -63,6 +64,15 @@ fn publish(qos: u8, retain: bool, topic: &str, payload: &str) -> Effect {
     Effect::Publish { topic: topic.to_owned(), payload: payload.into(), flags }
 }
 
+fn enqueue(delay_ms: u32, queue: &str, body: &str) -> Effect {
+    Effect::Enqueue { queue: queue.to_owned(), body: body.into(), delay_ms }
+}
+
+fn respond(status: u16, (name, value): (&str, &str), body: &str) -> Effect {
+    let headers = vec![(name.to_owned(), value.to_owned())];
+    Effect::Respond(Response { status, headers, body: body.into() })
+}
+
 /// A new part of the contract is a command of the function, and a row here.
 fn cases() -> Vec<Case> {
     let long = "x".repeat(1_000);
@@ -93,6 +103,27 @@ fn cases() -> Vec<Case> {
             ],
         ),
         done("delete kept\nget kept", [delete("kept"), answer("-")]),
+        done(
+            "put key/b 1\nput key/c 2\nput key/a 3\nput kez 4\ndelete key/c\nkeys key/\nkeys k\nkeys none",
+            [
+                put("key/b", "1"),
+                put("key/c", "2"),
+                put("key/a", "3"),
+                put("kez", "4"),
+                delete("key/c"),
+                answer("=key/a"),
+                answer("=key/b"),
+                answer("=kept"),
+                answer("=key/a"),
+                answer("=key/b"),
+                answer("=kez"),
+            ],
+        ),
+        done("keys ", [answer("=empty"), answer("=kept"), answer("=long")]),
+        done(
+            "attribute first\nattribute path.ü\nattribute empty\nattribute none\nattribute ",
+            [answer("=one"), answer("=zwölf"), answer("="), answer("-"), answer("-")],
+        ),
         // The numbers of a seed are part of the contract: 11 bytes take two of them, as 16 do.
         done(
             "random\nrandom",
@@ -113,6 +144,12 @@ fn cases() -> Vec<Case> {
             "publish 0 out/a on\npublish 1 out/b/c \npublish 6 out/ä x y",
             [publish(0, false, "out/a", "on"), publish(1, false, "out/b/c", ""), publish(2, true, "out/ä", "x y")],
         ),
+        done(
+            "enqueue 0 jobs a b\nenqueue 4294967295 jobs ",
+            [enqueue(0, "jobs", "a b"), enqueue(u32::MAX, "jobs", "")],
+        ),
+        done("respond 404 X-Why none no such pärt", [respond(404, ("x-why", "none"), "no such pärt")]),
+        done("respond 599 x-empty  ", [respond(599, ("x-empty", ""), "")]),
         done("log 0 broken\nlog 1 odd\nlog 2 hello wörld\nlog 3 ", []).logs([
             (LogLevel::Error, "broken"),
             (LogLevel::Warn, "odd"),
@@ -123,6 +160,9 @@ fn cases() -> Vec<Case> {
             .logs([(LogLevel::Info, "so far")]),
         failed("dance a b", TrapKind::Failed, ": failed: unknown command: dance a b"),
         failed("emit 0 other x", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("enqueue 0 other x", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("respond 99 a b c", TrapKind::BadArgument, "allowed is 200 to 599"),
+        failed("respond 200 a: b c", TrapKind::BadArgument, "is no header field (RFC 9110, section 5)"),
         failed("publish 0 in/a x", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("publish 0 out/# x", TrapKind::BadTopic, "published to one topic, without wildcards"),
         failed("put ", TrapKind::BadState, "give it at least one byte"),
@@ -132,7 +172,9 @@ fn cases() -> Vec<Case> {
 fn event(payload: &str) -> Event {
     Event {
         kind: EventKind::Mqtt,
-        attributes: Vec::new(),
+        attributes: [("first", "one"), ("path.ü", "zwölf"), ("first", "two"), ("empty", "")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
         device: "dév-1".into(),
         topic: "conformance/ü".into(),
         payload: payload.as_bytes().into(),

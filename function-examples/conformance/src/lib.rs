@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+use std::time::Duration;
+
 use function_sdk::{Context, Error, PublishFlags, Result, function};
 
 #[function]
@@ -28,6 +30,14 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             cx.state_delete(rest);
             Ok(())
         }
+        "keys" => {
+            let keys: Vec<Vec<u8>> = cx.state_keys(rest).collect();
+            keys.into_iter().try_for_each(|key| answer_read(Some(key), cx))
+        }
+        "attribute" => {
+            let value = cx.event().attribute(rest).map(|value| value.as_bytes().to_vec());
+            answer_read(value, cx)
+        }
         "random" => {
             let bytes: [u8; 11] = cx.random();
             cx.emit("answers", &bytes[..])
@@ -42,6 +52,19 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             let (topic, payload) = cut(rest);
             let flags = flags.parse().ok().and_then(PublishFlags::from_i32);
             cx.publish_with(topic, payload, flags.ok_or_else(|| Error::new("the flags are none"))?)
+        }
+        "enqueue" => {
+            let (delay_ms, rest) = cut(rest);
+            let (queue, body) = cut(rest);
+            let delay_ms = delay_ms.parse().map_err(|_| Error::new("the delay is none"))?;
+            cx.enqueue_after(Duration::from_millis(delay_ms), queue, body)
+        }
+        "respond" => {
+            let (status, rest) = cut(rest);
+            let (name, rest) = cut(rest);
+            let (value, body) = cut(rest);
+            let status = status.parse().map_err(|_| Error::new("the status is none"))?;
+            cx.respond_with(status, &[(name, value)], body)
         }
         "log" => {
             match cut(rest) {
