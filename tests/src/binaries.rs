@@ -28,10 +28,14 @@ fn built(path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
-// Cargo puts binaries into a folder, and tests into `deps` in it.
+// Cargo puts binaries into a folder, tests into `deps` in it, and examples into `examples`.
 fn folder() -> Result<PathBuf> {
     let program = std::env::current_exe().context("cannot find the folder of the binaries")?;
     let folder = program.parent().context("the program lies in no folder")?;
-    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let folder = if folder.ends_with("deps") || folder.ends_with("examples") {
+        folder.parent().unwrap_or(folder)
+    } else {
+        folder
+    };
     Ok(Path::to_owned(folder))
 }

@@ -220,6 +220,15 @@ impl Gateway {
         process.wait(deadline)
     }
 
+    /// How many bytes of memory the agent had resident at most, since it was started.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let process = self.process.as_ref().with_context(|| format!("the agent of {} does not run", self.name))?;
+        process.peak_memory()
+    }
+
     /// How it is.
     ///
     /// # Errors

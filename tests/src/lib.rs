@@ -3,10 +3,12 @@
 //! [`World`] is the folder in which one system lives, with its logs. Into it go a [`Cloud`] (the control plane), a
 //! [`Gateway`] (the agent), [`Device`]s, a [`Link`] that can be cut, an outside broker ([`Mosquitto`]); [`Edgectl`]
 //! does what an operator does; [`System`] is the usual house of them. [`oracle`] judges what became of every event.
-//! [`crash`] kills all of it, [`chaos`] gives it a bad network, and [`simulation`] tries the sync protocol in virtual time.
+//! [`crash`] kills all of it, [`chaos`] gives it a bad network, [`backlog`] leaves it alone
+//! for very long, and [`simulation`] tries the sync protocol in virtual time.
 //!
 //! The binaries and the packed functions must have been built: `cargo xtask test` does, and so does `cargo xtask demo`.
 
+pub mod backlog;
 mod binaries;
 pub mod chaos;
 mod cloud;

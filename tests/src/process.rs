@@ -68,6 +68,18 @@ impl Process {
         fs::read_to_string(&self.output).with_context(|| format!("cannot read {}", self.output.display()))
     }
 
+    /// How many bytes of memory it had resident at most.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let peak: u64 = peak.with_context(|| format!("{path} does not tell the peak of {}", self.name))?.parse()?;
+        Ok(peak * 1024)
+    }
+
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

@@ -1,0 +1,14 @@
+//! When very many records wait, an agent needs no more memory than when many do, and loses none of them.
+
+use system_tests::backlog::{BODY, measure};
+
+#[test]
+fn memory_does_not_grow_with_the_backlog() {
+    // Both are far more than the agent holds of a backlog at once.
+    const MANY: u64 = 30_000;
+    const MORE: u64 = 110_000;
+    let many = measure(MANY, 1).unwrap();
+    let more = measure(MORE, 1).unwrap();
+    let growth = (MORE - MANY) * BODY as u64;
+    assert!(more.peak < many.peak + growth / 2, "{growth} bytes more: {more:?} in place of {many:?}");
+}
