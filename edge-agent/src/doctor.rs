@@ -131,15 +131,7 @@ mod tests {
                 partition: "p".into(),
                 seen: None,
                 uses: agent_store::Uses::Nothing,
-                event: Event {
-                    kind: EventKind::Mqtt,
-                    attributes: Vec::new(),
-                    device: "pump-7".into(),
-                    topic: "plant/7".into(),
-                    payload: (*b"21.5").into(),
-                    identity: None,
-                    time_us: 0,
-                },
+                event: Event::new(EventKind::Mqtt, "pump-7", "plant/7", *b"21.5", 0),
                 stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
                 result,
             })

@@ -68,13 +68,8 @@ pub enum Sender {
 pub async fn take(pipeline: &Pipeline, mapping: &Mapping, arrival: Arrival, acknowledge: Acknowledge) {
     let time_us = pipeline.clock.wall_us();
     let event = |device, identity, payload: &[u8]| Event {
-        kind: EventKind::Mqtt,
-        attributes: Vec::new(),
-        device,
-        topic: arrival.topic.clone(),
-        payload: payload.into(),
         identity,
-        time_us,
+        ..Event::new(EventKind::Mqtt, device, arrival.topic.clone(), payload, time_us)
     };
     match identity::identify(mapping, &arrival) {
         Ok(Identified { device, identity, payload, lacking }) => {

@@ -1,7 +1,6 @@
 //! What is delivered next, from a real store to a control plane that answers as it should.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::effect::{Effect, Priority};
@@ -19,15 +18,7 @@ fn emit(function: FunctionId, priority: Priority) -> Write {
         partition: "p".into(),
         seen: None,
         uses: agent_store::Uses::Nothing,
-        event: Event {
-            kind: EventKind::Mqtt,
-            attributes: Vec::new(),
-            device: "d".into(),
-            topic: "t".into(),
-            payload: Arc::new([]),
-            identity: None,
-            time_us: 0,
-        },
+        event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
         stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
         result: OutcomeResult::Effects(vec![Effect::Emit { stream: "s".into(), body: b"1".to_vec(), priority }]),
     })

@@ -68,13 +68,8 @@ impl Running {
     fn submit(&self, sequence: u64, payload: &[u8]) -> mpsc::Receiver<()> {
         let (acknowledged, seen) = mpsc::channel();
         let event = Event {
-            kind: EventKind::Mqtt,
-            attributes: Vec::new(),
-            device: "d".into(),
-            topic: "a/b".into(),
-            payload: payload.into(),
             identity: Some(Identity { source: "d".into(), boot: 1, sequence }),
-            time_us: 0,
+            ..Event::new(EventKind::Mqtt, "d", "a/b", payload, 0)
         };
         let acknowledge = Box::new(move |_| acknowledged.send(()).unwrap());
         self.runtime.block_on(self.pipeline.submit(event, acknowledge));
@@ -254,13 +249,8 @@ fn events_of_one_device_stay_in_order_whatever_they_share_a_commit_with() {
     let (done, all) = mpsc::channel();
     for sequence in 1..=100u64 {
         let event = Event {
-            kind: EventKind::Mqtt,
-            attributes: Vec::new(),
-            device: "d".into(),
-            topic: "a/b".into(),
-            payload: sequence.to_string().into_bytes().into(),
             identity: Some(Identity { source: "d".into(), boot: 1, sequence }),
-            time_us: 0,
+            ..Event::new(EventKind::Mqtt, "d", "a/b", sequence.to_string().into_bytes(), 0)
         };
         let (order, done) = (order.clone(), done.clone());
         let acknowledge = Box::new(move |_| {

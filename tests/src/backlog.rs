@@ -1,6 +1,5 @@
 //! A gateway whose link was gone for so long that an enormous number of records waits.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_core::effect::{Effect, Priority};
@@ -100,15 +99,7 @@ fn fill(world: &World, waiting: u64) -> Result<()> {
             partition: "thermostat".into(),
             seen: None,
             uses: Uses::Nothing,
-            event: Event {
-                kind: EventKind::Mqtt,
-                attributes: Vec::new(),
-                device: "thermostat".into(),
-                topic: "sensors/thermostat/temperature".into(),
-                payload: Arc::new([]),
-                identity: None,
-                time_us: 0,
-            },
+            event: Event::new(EventKind::Mqtt, "thermostat", "sensors/thermostat/temperature", [], 0),
             stamp: Stamp { wall_us: 0, monotonic_us: number, boot: 1, synchronised: false },
             result: OutcomeResult::Effects(vec![Effect::Emit {
                 stream: STREAM.to_owned(),

@@ -28,6 +28,18 @@ pub struct Event {
 }
 
 impl Event {
+    /// One without an identity and without attributes.
+    pub fn new(
+        kind: EventKind,
+        device: impl Into<Arc<str>>,
+        topic: impl Into<Arc<str>>,
+        payload: impl Into<Payload>,
+        time_us: u64,
+    ) -> Self {
+        let (device, topic, payload) = (device.into(), topic.into(), payload.into());
+        Self { kind, device, topic, payload, identity: None, time_us, attributes: Vec::new() }
+    }
+
     /// 32 bits that stand for topic and payload: FNV-1a over the topic, a byte that UTF-8 does not have, and the payload.
     /// Made to notice mistakes, not malice.
     pub fn content(&self) -> u32 {

@@ -100,13 +100,8 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
     };
     let loaded = before.elapsed();
     let event = Event {
-        kind: EventKind::Mqtt,
-        attributes: Vec::new(),
-        device: "sensor".into(),
-        topic: "a/b".into(),
-        payload: payload.as_bytes().into(),
         identity: Some(Identity { source: "sensor".into(), boot: 1, sequence: 1 }),
-        time_us: 1_700_000_000_000_000,
+        ..Event::new(EventKind::Mqtt, "sensor", "a/b", payload.as_bytes(), 1_700_000_000_000_000)
     };
     let mut reads = Memory(BTreeMap::new());
     let mut times = Vec::with_capacity(COUNTED);

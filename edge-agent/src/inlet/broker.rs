@@ -79,13 +79,14 @@ impl Inlet for BrokerInlet {
                 // Functions hear what functions publish, and exactly once: the number under which the publish was
                 // committed is its identity.
                 let event = Event {
-                    kind: EventKind::Mqtt,
-                    attributes: Vec::new(),
-                    device: publish.device,
-                    topic: publish.topic,
-                    payload: publish.payload,
                     identity: Some(Identity { source: GATEWAY.into(), boot: epoch, sequence: publish.id }),
-                    time_us: returns.clock.wall_us(),
+                    ..Event::new(
+                        EventKind::Mqtt,
+                        publish.device,
+                        publish.topic,
+                        publish.payload,
+                        returns.clock.wall_us(),
+                    )
                 };
                 let taken = Box::new(move |_| {
                     // Nobody waits any more if the agent stops; then it is sent again at the next start.
@@ -118,15 +119,7 @@ impl Ingest for Intake {
             Presence::Connected => function_package::Presence::Connected,
             Presence::Disconnected => function_package::Presence::Disconnected,
         };
-        let event = Event {
-            kind: EventKind::Device,
-            attributes: Vec::new(),
-            device: client.clone(),
-            topic: change.name().into(),
-            payload: [].into(),
-            identity: None,
-            time_us: self.pipeline.clock.wall_us(),
-        };
+        let event = Event::new(EventKind::Device, client.clone(), change.name(), [], self.pipeline.clock.wall_us());
         let mut wanted = Vec::new();
         self.pipeline.plan().route(&event, &mut wanted);
         if wanted.is_empty() {

@@ -127,13 +127,8 @@ fn groups(store: &mut Store, group: u64, commits: u64) -> Result<Vec<Vec<Write>>
             seen: Some((device.clone(), seen[source].to_bytes())),
             uses: agent_store::Uses::Nothing,
             event: Event {
-                kind: EventKind::Mqtt,
-                attributes: Vec::new(),
-                device,
-                topic: "plant/line-3/temperature".into(),
-                payload: Arc::new([]),
                 identity: Some(identity),
-                time_us: next,
+                ..Event::new(EventKind::Mqtt, device, "plant/line-3/temperature", [], next)
             },
             stamp: Stamp { wall_us: next, monotonic_us: next, boot: 1, synchronised: true },
             result: OutcomeResult::Effects(vec![

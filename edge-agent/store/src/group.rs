@@ -198,15 +198,13 @@ impl<'a> Group<'a> {
                 self.emit(class, &outcome.into(), stream, body)
             }
             Effect::Enqueue { queue, body, delay_ms } => {
-                let event = Event {
-                    kind: EventKind::Queue,
-                    attributes: Vec::new(),
-                    device: outcome.event.device.clone(),
-                    topic: queue.as_str().into(),
-                    payload: body.as_slice().into(),
-                    identity: None,
-                    time_us: outcome.stamp.wall_us,
-                };
+                let event = Event::new(
+                    EventKind::Queue,
+                    outcome.event.device.clone(),
+                    queue.as_str(),
+                    body.as_slice(),
+                    outcome.stamp.wall_us,
+                );
                 rows::write_message(self.scratch, 0, &event);
                 let due_us = outcome.stamp.wall_us.saturating_add(u64::from(*delay_ms) * 1_000);
                 messages::put(self.transaction, None, queue, due_us, self.scratch)?;

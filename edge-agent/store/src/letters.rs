@@ -1,7 +1,5 @@
 //! Dead letters: how the control plane is told of them, and what it asks to be done with them.
 
-use std::sync::Arc;
-
 use agent_core::Event;
 use agent_core::event::EventKind;
 use rusqlite::{Connection, OptionalExtension};
@@ -67,15 +65,7 @@ pub(crate) fn body(note: &Note) -> Vec<u8> {
 
 /// The event of a note of which nobody knows the event any more.
 pub(crate) fn nobody() -> Event {
-    Event {
-        kind: EventKind::Mqtt,
-        device: "".into(),
-        topic: "".into(),
-        payload: Arc::new([]),
-        identity: None,
-        time_us: 0,
-        attributes: Vec::new(),
-    }
+    Event::new(EventKind::Mqtt, "", "", [], 0)
 }
 
 /// A letter, if there is one of this number; the inner error: what is wrong with it.

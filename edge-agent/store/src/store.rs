@@ -327,8 +327,6 @@ impl Position {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use agent_core::effect::{Effect, Priority};
     use agent_core::event::{Event, EventKind};
     use sync_protocol::records::Stamp;
@@ -343,15 +341,7 @@ mod tests {
             partition: "p".into(),
             seen: None,
             uses: crate::Uses::Nothing,
-            event: Event {
-                kind: EventKind::Mqtt,
-                attributes: Vec::new(),
-                device: "d".into(),
-                topic: "t".into(),
-                payload: Arc::new([]),
-                identity: None,
-                time_us: 0,
-            },
+            event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
             stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
             result: OutcomeResult::Effects(vec![Effect::Emit {
                 stream: "s".into(),

@@ -137,15 +137,7 @@ impl Gateway {
             partition: "p".into(),
             seen: None,
             uses: agent_store::Uses::Nothing,
-            event: Event {
-                kind: EventKind::Mqtt,
-                attributes: Vec::new(),
-                device: "d".into(),
-                topic: "t".into(),
-                payload: Arc::new([]),
-                identity: None,
-                time_us: 0,
-            },
+            event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
             stamp: self.now,
             result: OutcomeResult::Effects(effects),
         })

@@ -83,13 +83,8 @@ pub(crate) fn refused(wasm: &[u8]) -> LoadCause {
 
 pub(crate) fn event() -> Event {
     Event {
-        kind: EventKind::Mqtt,
-        attributes: Vec::new(),
-        device: "sensor-1".into(),
-        topic: "a/b".into(),
-        payload: b"21.5".as_slice().into(),
         identity: Some(Identity { source: "sensor-1".into(), boot: 7, sequence: 9 }),
-        time_us: 1_700_000_000_000_000,
+        ..Event::new(EventKind::Mqtt, "sensor-1", "a/b", *b"21.5", 1_700_000_000_000_000)
     }
 }
 

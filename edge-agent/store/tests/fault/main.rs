@@ -4,7 +4,6 @@ mod vfs;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use agent_core::effect::{Effect, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind};
@@ -66,15 +65,7 @@ impl Content {
                 partition: "p".into(),
                 seen,
                 uses: Uses::Nothing,
-                event: Event {
-                    kind: EventKind::Mqtt,
-                    attributes: Vec::new(),
-                    device: "d".into(),
-                    topic: "t".into(),
-                    payload: Arc::new([]),
-                    identity: None,
-                    time_us: 0,
-                },
+                event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
                 stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
                 result,
             })

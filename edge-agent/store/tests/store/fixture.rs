@@ -1,7 +1,6 @@
 //! Stores and writes to test with.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use agent_core::effect::{Effect, Effects, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind, Identity};
@@ -98,13 +97,8 @@ pub(crate) fn put(key: &[u8], value: &[u8]) -> Effect {
 
 pub(crate) fn event() -> Event {
     Event {
-        kind: EventKind::Mqtt,
-        attributes: Vec::new(),
-        device: "pump-7".into(),
-        topic: "plant/pump-7/temperature".into(),
-        payload: Arc::new(*b"21.5"),
         identity: Some(Identity { source: "pump-7".into(), boot: 3, sequence: 9 }),
-        time_us: u64::MAX,
+        ..Event::new(EventKind::Mqtt, "pump-7", "plant/pump-7/temperature", *b"21.5", u64::MAX)
     }
 }
 
