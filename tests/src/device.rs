@@ -72,6 +72,8 @@ impl Device {
         let mut command = Command::new(binary("thermostat-host")?);
         command.args(["--verbose", "--report", "json", "--device", device]);
         command.args(["--broker", &broker.to_string(), "--rate", &rate.to_string()]);
+        // On a busy machine acknowledgements take their time.
+        command.args(["--drain", "30"]);
         command.arg("--boot-file").arg(world.path(&format!("{device}.boot")));
         command.arg("--replay").arg(match recording {
             Some(recording) => recording.clone(),

@@ -29,8 +29,9 @@ pub(crate) const POWER_CUT_HELP: &str = "\
 Usage: cargo xtask power-cut [--cuts N] [--seed S]
 
 Builds the whole system and puts the gateway's data on an ext4 of its own, in a file. While four thermostats send readings,
-the power of that disk is cut, again and again: what is not on it is gone. The agent is killed and started again on what is
-left. In the end it compares what devices were told is acknowledged with what the control plane has.
+the power of that disk is cut, again and again: what is not on it is gone. The agent is stopped at that moment, wherever it
+is; it is killed, at once or after it went on for a while on a disk that answers with errors only, and started again on what
+is left. In the end it compares what devices were told is acknowledged with what the control plane has.
 
 Prints how many events were acknowledged, lost and doubled, and the seed. Exit status 1 if an event was lost or doubled, or
 anything else is not as it must be; then the folder with all logs stays.

@@ -7,8 +7,8 @@ use thiserror::Error;
 /// A thermostat that publishes its readings over MQTT (QoS 1) until each is acknowledged.
 ///
 /// It ends by itself when it has replayed its file, or reached its limit, and everything is acknowledged (exit
-/// status 0). SIGINT and SIGTERM end it earlier: it waits 2 seconds for outstanding acknowledgements; the exit
-/// status is 1 if any is missing.
+/// status 0). SIGINT and SIGTERM end it earlier: it waits for outstanding acknowledgements, as --drain says; the
+/// exit status is 1 if any is missing.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Args {
@@ -48,6 +48,10 @@ pub(crate) struct Args {
     /// How far sending may run ahead of acknowledgements, 1 to 32 events
     #[arg(long, default_value_t = WINDOW as u16, value_parser = value_parser!(u16).range(1..=WINDOW as i64))]
     pub(crate) window: u16,
+
+    /// Seconds that outstanding acknowledgements may take after SIGINT or SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    pub(crate) drain: u32,
 
     /// Seeds the simulated noise and the jitter of reconnects [default: from the device's name]
     #[arg(long)]

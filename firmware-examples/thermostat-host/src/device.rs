@@ -17,9 +17,6 @@ const EVENTS: usize = 256;
 /// The longest payload: `{"time":"2013-07-04T00:00:00Z","fahrenheit":-198.40}` has 52 bytes.
 const PAYLOAD: usize = 64;
 
-/// How long outstanding acknowledgements may take after SIGINT or SIGTERM.
-const DRAIN: Duration = Duration::from_secs(2);
-
 /// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -69,6 +66,7 @@ impl<'a> Device<'a> {
         let mut due = Instant::now();
         let mut exhausted = false;
         let mut stop = std::pin::pin!(stop_signal()?);
+        let drain = Duration::from_secs(self.args.drain.into());
         let mut give_up: Option<Instant> = None;
         let mut print = Instant::now() + PROGRESS;
 
@@ -87,7 +85,7 @@ impl<'a> Device<'a> {
                 }
                 () = sleep_until_some(wake) => {}
                 () = sleep_until_some(give_up) => break,
-                () = &mut stop, if give_up.is_none() => give_up = Some(Instant::now() + DRAIN),
+                () = &mut stop, if give_up.is_none() => give_up = Some(Instant::now() + drain),
                 () = sleep_until(print), if self.args.verbose => {
                     print += PROGRESS;
                     let counters = session.counters();
