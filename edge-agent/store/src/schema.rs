@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use crate::error::{Cause, Damage};
+use crate::error::{Cause, Damage, ErrorKind};
 use crate::queue::Queue;
 use crate::rows;
 use crate::streams::Streams;
@@ -131,10 +131,19 @@ pub(crate) fn open_writer(path: &Path, begins: bool) -> Result<Connection, Cause
     Ok(connection)
 }
 
-/// Everything was found to be well: from now on closing the connection carries the log over and removes it.
+/// Everything was found to be well: the log is carried over into the database and begins anew, and closing the connection
+/// does so, too.
+///
+/// A sync that failed may have left in the log what looks whole and is not on the disk, and no later sync brings it there: to
+/// Linux a page is clean after it could not be written. So what is seen of it is written once more, elsewhere.
 pub(crate) fn accept(connection: &Connection) -> Result<(), Cause> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    Ok(())
+    // If another connection reads, it may stay undone, which is no error: others only have a log open that was whole before.
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(Cause::from) {
+        // There may be room again before the next commit needs it.
+        Err(error) if error.kind() == ErrorKind::Full => Ok(()),
+        done => done,
+    }
 }
 
 /// A connection that looks at a store without changing a byte of it, whether somebody writes it or not.

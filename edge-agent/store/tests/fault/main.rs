@@ -209,7 +209,7 @@ fn run(fault: Fault, at: usize, after: After) -> Option<Operation> {
 
 #[test]
 fn no_failure_of_the_disk_takes_back_what_was_confirmed_or_leaves_half_a_group() {
-    vfs::install();
+    let _alone = vfs::install();
     let dir = directory();
     vfs::arm(None);
     let told = work(dir.path(), Content::default(), After::Stop);
@@ -236,4 +236,50 @@ fn no_failure_of_the_disk_takes_back_what_was_confirmed_or_leaves_half_a_group()
     }
     assert!(runs.values().sum::<usize>() > 500, "{runs:?}");
     assert!(runs.keys().any(|(fault, operation)| fault == "SyncLost" && *operation == Operation::Sync), "{runs:?}");
+}
+
+#[test]
+fn what_is_seen_after_a_failed_sync_and_a_new_start_is_on_the_disk() {
+    let _alone = vfs::install();
+    let mut forgotten = 0;
+    for at in 0.. {
+        let (dir, next) = (directory(), directory());
+        vfs::arm(Some((Fault::SyncForgets, at)));
+        // The agent is killed when a commit fails.
+        let mut store = match Store::open(dir.path()) {
+            Ok(store) => store,
+            Err(_) => continue,
+        };
+        let mut confirmed = Content::default();
+        let refused = (1..=GROUPS).find(|number| {
+            let committed = confirmed.writes(&mut store, *number).and_then(|writes| store.commit(&writes));
+            if committed.is_ok() {
+                confirmed = confirmed.with(*number);
+            }
+            committed.is_err()
+        });
+        let Some(refused) = refused else {
+            match vfs::disarm() {
+                (_, None) => break,
+                // No commit was in its way.
+                (_, Some(_)) => continue,
+            }
+        };
+        vfs::copy(dir.path(), next.path());
+        // It starts again. What it sees counts: an event that comes once more is acknowledged at once.
+        let mut again = Store::open(next.path()).unwrap();
+        let seen = Content::of(&mut again);
+        forgotten += usize::from(seen == confirmed.with(refused));
+        let writes = seen.writes(&mut again, 0).unwrap();
+        again.commit(&writes).unwrap();
+        let confirmed = Content::of(&mut again);
+        vfs::cut_power();
+        drop((store, again));
+        let (_, struck) = vfs::disarm();
+        assert_eq!(struck, Some(Operation::Sync));
+
+        let mut left = Store::open(next.path()).unwrap_or_else(|error| panic!("sync {at}: {error}"));
+        assert_eq!(Content::of(&mut left), confirmed, "sync {at}");
+    }
+    assert!(forgotten > 0, "no group that was refused was seen");
 }

@@ -37,6 +37,9 @@ pub(crate) enum Fault {
     Torn,
     /// A sync fails, and all that was written to that file since the last one is gone, as in some file systems.
     SyncLost,
+    /// A sync fails once. What it was to sync is still to be seen, but never comes to the disk, whatever later syncs say: as
+    /// Linux has it, where a page counts as clean after it could not be written.
+    SyncForgets,
     /// From here on nothing works, and of no file is there what was not synced.
     PowerCut,
 }
@@ -49,7 +52,7 @@ impl Fault {
             Self::Io | Self::PowerCut => true,
             Self::Full => matches!(operation, Operation::Write | Operation::ShmMap),
             Self::Torn => operation == Operation::Write,
-            Self::SyncLost => operation == Operation::Sync,
+            Self::SyncLost | Self::SyncForgets => operation == Operation::Sync,
         }
     }
 }
@@ -68,6 +71,66 @@ struct Control {
     struck: Option<Operation>,
     counts: BTreeMap<Operation, usize>,
     unsynced: BTreeMap<String, Vec<Undo>>,
+    // By file and page: what is on the disk, where the system believes that something else is.
+    forgotten: BTreeMap<String, BTreeMap<usize, Vec<u8>>>,
+}
+
+/// Bytes of a page of the system's.
+const PAGE: usize = 4_096;
+
+impl Control {
+    // Forgets all that was not synced of this file.
+    fn forget(&mut self, path: &str) {
+        let undo = self.unsynced.remove(path).unwrap_or_default();
+        let mut on_disk = std::fs::read(path).unwrap();
+        let mut pages = Vec::new();
+        for Undo { offset, old, size } in undo.iter().rev() {
+            let start = usize::try_from(*offset).unwrap();
+            on_disk.resize(on_disk.len().max(start + old.len()), 0);
+            on_disk[start..start + old.len()].copy_from_slice(old);
+            pages.extend(start / PAGE..(start + old.len()).div_ceil(PAGE));
+            on_disk.truncate(usize::try_from(*size).unwrap());
+        }
+        let forgotten = self.forgotten.entry(path.to_owned()).or_default();
+        for page in pages {
+            let mut old = on_disk.get(page * PAGE..).unwrap_or_default().to_vec();
+            old.resize(PAGE, 0);
+            forgotten.insert(page, old);
+        }
+    }
+
+    // A page that is written again is dirty again, as a whole.
+    fn dirty(&mut self, path: &str, offset: i64, bytes: usize) {
+        if let Some(forgotten) = self.forgotten.get_mut(path) {
+            let start = usize::try_from(offset).unwrap();
+            (start / PAGE..(start + bytes).div_ceil(PAGE)).for_each(|page| drop(forgotten.remove(&page)));
+        }
+    }
+}
+
+/// The files of a store, without the index of its log, are copied from one folder to another: what a process finds that
+/// starts after the one that used them was killed.
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let mut control = control();
+    let control = control.as_mut().expect("it is armed");
+    for name in ["store.db", "store.db-wal"] {
+        let (from, to) = (from.join(name), to.join(name));
+        if from.exists() {
+            std::fs::copy(&from, &to).unwrap();
+        }
+        let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
+        if let Some(undo) = control.unsynced.remove(from) {
+            control.unsynced.insert(to.to_owned(), undo);
+        }
+        if let Some(pages) = control.forgotten.remove(from) {
+            control.forgotten.insert(to.to_owned(), pages);
+        }
+    }
+}
+
+/// Nothing works any more.
+pub(crate) fn cut_power() {
+    control().as_mut().expect("it is armed").dead = true;
 }
 
 static CONTROL: Mutex<Option<Control>> = Mutex::new(None);
@@ -92,6 +155,12 @@ pub(crate) fn disarm() -> (BTreeMap<Operation, usize>, Option<Operation>) {
             for Undo { offset, old, size } in undo.into_iter().rev() {
                 file.write_all_at(&old, offset.cast_unsigned()).unwrap();
                 file.set_len(size.cast_unsigned()).unwrap();
+            }
+        }
+        for (path, pages) in control.forgotten {
+            let Ok(file) = OpenOptions::new().write(true).open(path) else { continue };
+            for (page, old) in pages {
+                file.write_all_at(&old, (page * PAGE) as u64).unwrap();
             }
         }
     }
@@ -142,8 +211,10 @@ fn real_vfs() -> *mut ffi::sqlite3_vfs {
     REAL.lock().unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// Puts the layer in.
-pub(crate) fn install() {
+/// Puts the layer in, for one test at a time.
+pub(crate) fn install() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     INSTALLED.call_once(|| {
         // SAFETY: the default table is static; ours is a copy of it that is leaked, and so as static. The functions of
         // the copy that are not replaced use nothing of the table but what was copied.
@@ -159,6 +230,7 @@ pub(crate) fn install() {
             assert_eq!(ffi::sqlite3_vfs_register(Box::into_raw(Box::new(ours)), 1), ffi::SQLITE_OK);
         }
     });
+    alone
 }
 
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
@@ -232,7 +304,9 @@ unsafe extern "C" fn delete(_: *mut ffi::sqlite3_vfs, name: *const c_char, sync_
     unsafe {
         let code = ((*real).xDelete.expect("it deletes files"))(real, name, sync_dir);
         if let Some(control) = control().as_mut() {
-            control.unsynced.remove(CStr::from_ptr(name).to_str().unwrap());
+            let name = CStr::from_ptr(name).to_str().unwrap();
+            control.unsynced.remove(name);
+            control.forgotten.remove(name);
         }
         code
     }
@@ -268,6 +342,7 @@ unsafe fn remember(file: *mut ffi::sqlite3_file, offset: i64, bytes: usize) {
         assert_eq!(real!(file, xFileSize, &raw mut size), ffi::SQLITE_OK);
         let code = real!(file, xRead, old.as_mut_ptr().cast(), c_int::try_from(bytes).unwrap(), offset);
         assert!(matches!(code, ffi::SQLITE_OK | ffi::SQLITE_IOERR_SHORT_READ), "{code}");
+        control.dirty(&*path, offset, bytes);
         control.unsynced.entry((*path).clone()).or_default().push(Undo { offset, old, size });
     }
 }
@@ -322,6 +397,9 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int 
                 ffi::SQLITE_OK
             }
             Some(fault) => {
+                if fault == Fault::SyncForgets {
+                    control.forget(&*path);
+                }
                 if fault == Fault::SyncLost {
                     for Undo { offset, old, size } in control.unsynced.remove(&*path).unwrap_or_default().iter().rev() {
                         real!(file, xWrite, old.as_ptr().cast(), c_int::try_from(old.len()).unwrap(), *offset);
