@@ -36,6 +36,7 @@ const ALL_IMPORTS: &str = r#"(module
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))
     (memory (export "memory") 1)
+    (data (i32.const 65000) "sensor")
     (func (export "edge_alloc") (param i32) (result i32) (i32.const 8))
     (func (export "edge_handle") (param i32 i32) (result i32)
         HANDLER
@@ -44,7 +45,7 @@ const ALL_IMPORTS: &str = r#"(module
 const READ_WRITE_EMIT: &str = "
     (drop (call $state_get (i32.const 8) (i32.const 8) (i32.const 1024) (i32.const 64)))
     (call $state_put (i32.const 8) (i32.const 8) (i32.const 1024) (i32.const 64))
-    (call $emit (i32.const 64) (i32.const 6) (i32.const 1024) (i32.const 64) (i32.const 0))";
+    (call $emit (i32.const 65000) (i32.const 6) (i32.const 1024) (i32.const 64) (i32.const 0))";
 
 struct Memory(BTreeMap<Vec<u8>, Arc<[u8]>>);
 
