@@ -92,6 +92,7 @@ impl Record {
 
 /// Why a record does not exist any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// It waited for longer than its stream's time to live.
     Expired,

@@ -1,7 +1,7 @@
 //! Queries over sequences that are settled without a record.
 
 use rusqlite::{Connection, params};
-use sync_core::api::{Gap, GapKind, GapQuery, Gaps, Tally};
+use sync_core::api::{Gap, GapKind, GapQuery, Gaps};
 use sync_protocol::records::Class;
 
 use super::gateways::{class, epoch_text, key_of};
@@ -40,8 +40,7 @@ pub(crate) fn page(connection: &Connection, id: &str, query: &GapQuery) -> Resul
         let tally: Option<Vec<u8>> = row.get(4)?;
         let told_us = row.get::<_, Option<i64>>(5)?.map(unsigned).transpose()?;
         bytes += tally.as_ref().map_or(0, Vec::len);
-        let tally = tally.as_deref().map_or(Ok(Vec::new()), read_tally)?.into_iter();
-        let tally = tally.map(|one| Tally { stream: one.stream, reason: one.reason.into(), count: one.count });
+        let tally = tally.as_deref().map_or(Ok(Vec::new()), read_tally)?;
         page.gaps.push(Gap {
             epoch: epoch_text(last.0),
             class: class(last.1)?,
@@ -49,7 +48,7 @@ pub(crate) fn page(connection: &Connection, id: &str, query: &GapQuery) -> Resul
             last: unsigned(row.get(3)?)?,
             kind: if told_us.is_some() { GapKind::Gone } else { GapKind::Missing },
             told_us,
-            tally: tally.collect(),
+            tally,
         });
     }
     Ok(page)

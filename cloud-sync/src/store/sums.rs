@@ -91,7 +91,7 @@ pub(super) fn gone(connection: &Connection, gateway: GatewayKey) -> Result<Vec<a
     let mut sums = Vec::new();
     while let Some(row) = rows.next()? {
         if let What::Gone(reason) = What::from_number(row.get(1)?)? {
-            sums.push(api::Tally { stream: row.get(0)?, reason: reason.into(), count: unsigned(row.get(2)?)? });
+            sums.push(api::Tally { stream: row.get(0)?, reason, count: unsigned(row.get(2)?)? });
         }
     }
     Ok(sums)
@@ -119,7 +119,7 @@ pub(super) fn streams(
         of(row.get(0)?, &|stream| match what {
             What::Delivered => stream.delivered = count,
             What::Gone(Reason::Damaged) => stream.missing = count,
-            What::Gone(reason) => _ = stream.dropped.insert(reason.into(), count),
+            What::Gone(reason) => _ = stream.dropped.insert(reason, count),
         });
     }
     // Of what is missing without a word nobody knows the stream.

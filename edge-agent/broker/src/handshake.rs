@@ -86,7 +86,9 @@ impl Rejection {
                     answer.clear();
                     encode::packet(&mut answer, &terse);
                 }
-                answer.truncate(if answer.len() > most { 0 } else { answer.len() });
+                if answer.len() > most {
+                    answer.clear();
+                }
             }
         }
         Self { cause, answer }

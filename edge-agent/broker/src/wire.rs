@@ -253,7 +253,7 @@ fn check_after(packet: &Packet, version: ProtocolVersion) -> Result<(), Violatio
             if publish.topic_name.is_empty() && !aliased {
                 return Err(Violation::protocol("PUBLISH without a topic name (section 3.3.4)"));
             }
-            if !(is_valid_topic_name(&publish.topic_name) || aliased && publish.topic_name.is_empty()) {
+            if !publish.topic_name.is_empty() && !is_valid_topic_name(&publish.topic_name) {
                 let topic = beginning(&publish.topic_name);
                 let cause = format!("PUBLISH to {topic:?}, which is no topic name [MQTT-3.3.2-2]");
                 return Err(Violation::new(ReasonCode::TopicNameInvalid, cause));

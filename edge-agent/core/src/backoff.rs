@@ -49,14 +49,14 @@ pub fn retry_after_ms(backoff_ms: u32, attempts: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn retries_wait_twice_as_long_each_time() {
         let waits: std::vec::Vec<u64> = (1..=5).map(|attempts| retry_after_ms(1_000, attempts)).collect();
         assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000]);
         assert_eq!((retry_after_ms(1_000, 100), retry_after_ms(u32::MAX, u32::MAX)), (3_600_000, 3_600_000));
     }
-
-    use super::*;
 
     #[test]
     fn waits_double_up_to_the_longest_and_start_again() {

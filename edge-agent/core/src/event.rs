@@ -70,18 +70,7 @@ mod tests {
 
     #[test]
     fn the_content_is_topic_and_payload_and_nothing_else() {
-        let event = |device: &str, topic: &str, payload: &[u8]| {
-            let kind = EventKind::Mqtt;
-            Event {
-                kind,
-                attributes: Vec::new(),
-                device: device.into(),
-                topic: topic.into(),
-                payload: payload.into(),
-                identity: None,
-                time_us: 0,
-            }
-        };
+        let event = |device: &str, topic: &str, payload: &[u8]| Event::new(EventKind::Mqtt, device, topic, payload, 0);
         let content = event("d", "a/b", b"cd").content();
         assert_eq!(event("e", "a/b", b"cd").content(), content);
         assert_ne!(event("d", "a/b", b"ce").content(), content);

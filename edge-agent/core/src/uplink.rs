@@ -104,9 +104,10 @@ pub fn confirms(sent: Sent, answer: Answer) -> Result<(), Alarm> {
 /// What waits of one class: sequences from `first` up to, without, `next`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The lowest that waits, or `next` if nothing does.
+    /// The lowest sequence that the control plane does not know of, or `next` if there is none: below it nothing exists
+    /// any more.
     pub first: u64,
-    /// What the next record will have.
+    /// The sequence that the next record will have.
     pub next: u64,
 }
 

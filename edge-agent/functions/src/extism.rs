@@ -10,7 +10,8 @@ pub(crate) mod kernel;
 
 use agent_core::Event;
 use function_abi::{Priority, PublishFlags};
-use wasmi::{ExternType, Instance, Module, Store, TypedFunc, ValType};
+use function_package::Extism;
+use wasmi::{ExternType, Instance, Module, Store, ValType};
 
 use crate::error::LoadCause;
 use crate::fuel::MEMORY_BYTES_PER_UNIT;
@@ -25,35 +26,6 @@ pub(crate) const NAMESPACE: &str = "extism:host/env";
 
 /// What runs before the function, if it is exported: the first of these that is.
 const INITIALISERS: [&str; 2] = ["__wasm_call_ctors", "_initialize"];
-
-/// What an Extism plug-in's call means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extism {
-    /// The export that is called, of type `() -> i32` or `() -> ()`.
-    pub function: String,
-    /// What its input is.
-    pub input: ExtismInput,
-    /// The stream to which an output that is not empty is emitted, with normal priority.
-    pub stream: Option<String>,
-    /// The topic to which an output that is not empty is published, with QoS 1, not retained.
-    pub topic: Option<String>,
-}
-
-/// What the input of a plug-in is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExtismInput {
-    /// The payload as it is.
-    #[default]
-    Payload,
-    /// A JSON object of the whole event.
-    Event,
-}
-
-impl Default for Extism {
-    fn default() -> Self {
-        Self { function: "handle".to_owned(), input: ExtismInput::default(), stream: None, topic: None }
-    }
-}
 
 /// Whether a module is a plug-in.
 pub(crate) fn is_plugin(module: &Module) -> bool {
@@ -99,15 +71,14 @@ impl Function {
                 break;
             }
         }
-        let code = match typed(instance, store, &extism.function) {
-            Callable::Code(function) => self.call(store, reads, |store| function.call_resumable(store, ()))?,
-            Callable::Nothing(function) => {
+        // Of one of the two types, or it would not have been loaded.
+        let code = match instance.get_typed_func::<(), i32>(&*store, &extism.function) {
+            Ok(function) => self.call(store, reads, |store| function.call_resumable(store, ()))?,
+            Err(_) => {
+                let function = instance.get_typed_func::<(), ()>(&*store, &extism.function);
+                let function = function.map_err(|error| End::Failed(self.fault(error.to_string())))?;
                 self.call(store, reads, |store| function.call_resumable(store, ()))?;
                 0
-            }
-            Callable::None => {
-                let what = format!("the interpreter failed: {:?} was there when it was loaded", extism.function);
-                return Err(self.failed(TrapKind::EngineFault, what));
             }
         };
         let host = store.data();
@@ -155,18 +126,4 @@ fn list(host: &mut Host, extism: &Extism, output: &[u8]) -> Result<(), Stop> {
         host.publish(topic.as_bytes(), output, PublishFlags { qos: 1, retain: false }.to_i32())?;
     }
     Ok(())
-}
-
-/// A plug-in's function, in one of the types that it may have.
-enum Callable {
-    Code(TypedFunc<(), i32>),
-    Nothing(TypedFunc<(), ()>),
-    None,
-}
-
-fn typed(instance: Instance, store: &Store<Host>, name: &str) -> Callable {
-    if let Ok(function) = instance.get_typed_func(store, name) {
-        return Callable::Code(function);
-    }
-    instance.get_typed_func(store, name).map_or(Callable::None, Callable::Nothing)
 }

@@ -9,7 +9,7 @@ use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
 use crate::contain::contain;
 use crate::fuel::PER_STATE_READ;
-use crate::host::{Host, Question, Shared, Stop};
+use crate::host::{Host, Question, Shared, StateRead, Stop};
 use crate::imports::{answer_state, charge, units};
 use crate::limits::Limits;
 use crate::trap::{Trap, TrapKind};
@@ -203,15 +203,19 @@ impl Function {
                 TypedResumableCall::OutOfFuel(_) => return Err(End::Failed(Trap::out_of_fuel(store.data()))),
                 TypedResumableCall::HostTrap(waiting) => waiting,
             };
-            let question = match (waiting.host_error().downcast_ref(), &store.data().read) {
-                (Some(Stop::ReadState), Some(read)) => read.question.clone(),
-                _ => return Err(End::Failed(Trap::from_error(waiting.host_error(), store.data()))),
+            let read = match waiting.host_error().downcast_ref() {
+                Some(Stop::ReadState) => store.data_mut().read.take(),
+                _ => None,
             };
+            let Some(StateRead { question, answer }) = read else {
+                return Err(End::Failed(Trap::from_error(waiting.host_error(), store.data())));
+            };
+            self.charge(store, PER_STATE_READ)?;
             let value: Option<Arc<[u8]>> = match question {
                 Question::Value(key) => reads.state(&key).map_err(End::Abandoned)?,
                 Question::Next { prefix, after } => self.next_key(store, reads, &prefix, after)?.map(Into::into),
             };
-            let answer = answer_state(store, value.as_deref()).map_err(|stop| self.stopped(store, stop))?;
+            let answer = answer_state(store, answer, value.as_deref()).map_err(|stop| self.stopped(store, stop))?;
             step = contain(|| waiting.resume(&mut *store, &[answer]));
         }
     }
@@ -269,7 +273,7 @@ impl Function {
         End::Failed(Trap::of(&self.0.shared.identity, kind, what))
     }
 
-    fn fault(&self, what: String) -> Trap {
+    pub(crate) fn fault(&self, what: String) -> Trap {
         let what = format!("the interpreter failed: {what}");
         Trap::of(&self.0.shared.identity, TrapKind::EngineFault, what)
     }

@@ -9,11 +9,11 @@ use agent_core::effect::Response;
 use agent_core::topic::check_topic;
 use agent_core::{Effect, Effects};
 use function_abi::{Attributes, LogLevel, Priority, PublishFlags};
+use function_package::Extism;
 use wasmi::errors::HostError;
 use wasmi::{Memory, ResourceLimiter};
 use wasmi_core::LimiterError;
 
-use crate::extism::Extism;
 use crate::extism::kernel::Kernel;
 use crate::function::LogLine;
 use crate::limits::Limits;
@@ -72,7 +72,7 @@ pub(crate) struct StateRead {
 }
 
 /// Where the answer of the store goes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Answer {
     /// Into the function's memory, if it fits.
     Memory(Range<usize>),
@@ -81,7 +81,7 @@ pub(crate) enum Answer {
 }
 
 /// What is asked.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Question {
     /// The value of a key.
     Value(Vec<u8>),
@@ -164,11 +164,13 @@ impl Host {
     }
 
     /// `state_next`: the question to ask the store; [`next_written`](Self::next_written) has the rest.
-    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8], out: Range<usize>) -> Result<(), Stop> {
-        self.check_started("state_next")?;
+    pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8], out: Range<usize>) -> Stop {
+        if let Err(stop) = self.check_started("state_next") {
+            return stop;
+        }
         let question = Question::Next { prefix: prefix.to_vec(), after: after.to_vec() };
         self.read = Some(StateRead { question, answer: Answer::Memory(out) });
-        Err(Stop::ReadState)
+        Stop::ReadState
     }
 
     /// The first key that this run put, with this prefix and after this key.

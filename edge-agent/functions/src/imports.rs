@@ -7,7 +7,7 @@ use wasmi::errors::LinkerError;
 use wasmi::{AsContextMut, Caller, Error, Linker, Memory, Store, Val};
 
 use crate::extism;
-use crate::fuel::{BYTES_PER_UNIT, PER_CALL, PER_STATE_READ};
+use crate::fuel::{BYTES_PER_UNIT, PER_CALL};
 use crate::host::{Answer, Host, Stop};
 use crate::trap::TrapKind;
 
@@ -127,14 +127,7 @@ fn state_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32,
     let (memory, [key, out]) = ranges(env, "state_get", [("key", key.0, key.1), ("out", out.0, out.1)])?;
     charge(&mut *env, PER_CALL + units(key.len()))?;
     let (bytes, host) = memory.data_and_store_mut(&mut *env);
-    let value = match host.state(&bytes[key], Answer::Memory(out.clone())) {
-        Ok(value) => value,
-        Err(Stop::ReadState) => {
-            charge(env, PER_STATE_READ)?;
-            return Err(Stop::ReadState);
-        }
-        Err(other) => return Err(other),
-    };
+    let value = host.state(&bytes[key], Answer::Memory(out.clone()))?;
     let copied = value.map_or(0, <[u8]>::len);
     let answer = answer(bytes, out, value)?;
     charge(env, units(copied))?;
@@ -146,19 +139,15 @@ fn state_next(env: &mut Env<'_>, params: [(&str, u32, u32); 3]) -> Result<i32, S
     let (memory, [prefix, after, out]) = ranges(env, "state_next", params)?;
     charge(&mut *env, PER_CALL + units(prefix.len() + after.len()))?;
     let (bytes, host) = memory.data_and_store_mut(&mut *env);
-    let asked = host.state_next(&bytes[prefix], &bytes[after], out);
-    if matches!(asked, Err(Stop::ReadState)) {
-        charge(env, PER_STATE_READ)?;
-    }
-    asked.map(|()| ABSENT)
+    Err(host.state_next(&bytes[prefix], &bytes[after], out))
 }
 
 /// Answers the read of the state that waits, with what the store said.
-pub(crate) fn answer_state(store: &mut Store<Host>, value: Option<&[u8]>) -> Result<Val, Stop> {
-    let (Some(read), Some(memory)) = (store.data_mut().read.take(), store.data().memory) else {
-        return Err(Stop::Trap(TrapKind::EngineFault, "no read of the state is waiting".to_owned()));
+pub(crate) fn answer_state(store: &mut Store<Host>, wanted: Answer, value: Option<&[u8]>) -> Result<Val, Stop> {
+    let Some(memory) = store.data().memory else {
+        return Err(Stop::Trap(TrapKind::EngineFault, "no memory waits for a read of the state".to_owned()));
     };
-    let out = match read.answer {
+    let out = match wanted {
         Answer::Memory(out) => out,
         Answer::Block => {
             let own = memory.data_size(&*store);
@@ -198,20 +187,19 @@ fn with<const N: usize>(
     act(host, bytes, ranges).map_err(Error::host)
 }
 
+/// The module's memory, which its start function uses before anybody has looked it up.
+pub(crate) fn memory(env: &Env<'_>) -> Option<Memory> {
+    env.data().memory.or_else(|| env.get_export(EXPORT_MEMORY)?.into_memory())
+}
+
 /// The function's memory, and where the parameters lie in it.
 fn ranges<const N: usize>(
     env: &Env<'_>,
     import: &str,
     params: [(&str, u32, u32); N],
 ) -> Result<(Memory, [Range<usize>; N]), Stop> {
-    // The start function runs before anybody could have looked up the memory.
-    let memory = match env.data().memory {
-        Some(memory) => memory,
-        None => env
-            .get_export(EXPORT_MEMORY)
-            .and_then(wasmi::Extern::into_memory)
-            .ok_or_else(|| Stop::Trap(TrapKind::BadPointer, format!("{import}: called before there was a memory")))?,
-    };
+    let memory = memory(env)
+        .ok_or_else(|| Stop::Trap(TrapKind::BadPointer, format!("{import}: called before there was a memory")))?;
     let size = memory.data_size(env);
     let mut ranges = [const { 0..0 }; N];
     for (range, (what, at, len)) in ranges.iter_mut().zip(params) {

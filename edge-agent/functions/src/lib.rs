@@ -33,8 +33,8 @@ mod spec;
 mod trap;
 
 pub use error::{LoadCause, LoadError};
-pub use extism::{Extism, ExtismInput};
 pub use function::{Function, LogLine, Outcome, ReadError, Reads, Run};
+pub use function_package::{Extism, ExtismInput};
 pub use imports::IMPORTS;
 pub use limits::Limits;
 pub use load::Engine;

@@ -156,16 +156,20 @@ fn check_imports(module: &Module) -> Result<(), LoadCause> {
         let Some((_, params, answers)) = IMPORTS.iter().find(|known| known.0 == name) else {
             return Err(LoadCause::UnknownImport { name, ours });
         };
-        let wanted = i32_function(*params, *answers);
-        match import.ty() {
-            ExternType::Func(found) if *found == wanted => {}
-            found => {
-                let wanted = describe(&ExternType::Func(wanted));
-                return Err(LoadCause::WrongImport { name, wanted, found: describe(found) });
-            }
-        }
+        check_import(name, i32_function(*params, *answers), import.ty())?;
     }
     Ok(())
+}
+
+/// Whether an import is a function of this type.
+pub(crate) fn check_import(name: String, wanted: FuncType, found: &ExternType) -> Result<(), LoadCause> {
+    match found {
+        ExternType::Func(found) if *found == wanted => Ok(()),
+        found => {
+            let wanted = describe(&ExternType::Func(wanted));
+            Err(LoadCause::WrongImport { name, wanted, found: describe(found) })
+        }
+    }
 }
 
 fn check_exports(module: &Module) -> Result<(), LoadCause> {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use agent_core::{Filter, FilterError};
-use function_package::{ConfigError, Manifest};
+use function_package::{ConfigError, Extism, Manifest};
 
-use crate::extism::{Extism, ExtismInput};
 use crate::limits::Limits;
 use crate::permissions::{Permissions, StreamError, StreamPattern};
 
@@ -60,7 +59,7 @@ impl Spec {
         let (permissions, config) =
             found.map_err(|cause: SpecCause| SpecError { function: manifest.name.clone(), cause })?;
         let version = manifest.version.to_string();
-        let (name, extism) = (manifest.name.clone(), manifest.extism.as_ref().map(extism));
+        let (name, extism) = (manifest.name.clone(), manifest.extism.clone());
         Ok(Self { name, version, limits: limits(manifest), permissions, config, extism })
     }
 }
@@ -69,18 +68,6 @@ fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
     Ok(Permissions { streams, publish, queues: manifest.allow.queues.clone() })
-}
-
-fn extism(manifest: &function_package::Extism) -> Extism {
-    Extism {
-        function: manifest.function.clone(),
-        input: match manifest.input {
-            function_package::ExtismInput::Payload => ExtismInput::Payload,
-            function_package::ExtismInput::Event => ExtismInput::Event,
-        },
-        stream: manifest.stream.clone(),
-        topic: manifest.topic.clone(),
-    }
 }
 
 fn limits(manifest: &Manifest) -> Limits {

@@ -5,9 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use agent_core::{Effect, Event};
-use agent_functions::{Engine, Extism, ExtismInput, LoadCause, LogLine, Outcome, ReadError, Reads, Spec, TrapKind};
+use agent_functions::{Engine, Extism, ExtismInput, LoadCause, LogLine, Outcome, Spec, TrapKind};
 use common::plugin::{IMPORTS, load_plugin, plugin, plugin_spec, plugin_with};
-use common::{State, data, effects, event, run, spec, trap};
+use common::{Broken, State, data, effects, event, run, spec, trap};
 use function_abi::{LogLevel, Priority, PublishFlags};
 
 /// Puts out the input, eight bytes and then byte by byte.
@@ -126,16 +126,6 @@ fn the_manifest_names_the_function_and_an_initialiser_runs_first() {
 
 #[test]
 fn a_store_that_fails_abandons_the_run() {
-    struct Broken;
-    impl Reads for Broken {
-        fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-            Err(ReadError("disk on fire".into()))
-        }
-
-        fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-            Err(ReadError("disk on fire".into()))
-        }
-    }
     let body = "(drop (call $var_get (call $block (i32.const 0) (i32.const 1))))";
     let run = load_plugin(&plugin(body)).run(&event(), &mut Broken, 0);
     assert!(matches!(run.outcome, Outcome::Abandoned(_)), "{run:?}");

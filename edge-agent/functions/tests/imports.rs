@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use agent_core::Effect;
 use agent_core::effect::Response;
-use agent_functions::{Engine, LogLine, Outcome, ReadError, Reads, TrapKind};
-use common::{State, data, effects, event, guest, guest_with, load, run, spec, trap, trap_of};
+use agent_functions::{Engine, LogLine, Outcome, TrapKind};
+use common::{Broken, State, data, effects, event, guest, guest_with, load, run, spec, trap, trap_of};
 use function_abi::{Attributes, EventHeader, LogLevel, Priority, PublishFlags};
 
 /// Emits the `len` bytes at `at` to the stream whose name lies at 0.
@@ -156,16 +156,6 @@ fn the_state_may_be_read_at_any_depth_and_in_the_allocator() {
 
 #[test]
 fn a_store_that_fails_abandons_the_run() {
-    struct Broken;
-    impl Reads for Broken {
-        fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-            Err(ReadError("disk on fire".into()))
-        }
-
-        fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-            Err(ReadError("disk on fire".into()))
-        }
-    }
     let zeros = |count| "(i32.const 0)".repeat(count);
     for body in [
         format!("(drop (call $state_get (i32.const 0) (i32.const 1) {}))", zeros(2)),

@@ -87,15 +87,9 @@ async fn answer(State(routes): State<Arc<Routes>>, request: Request) -> Result<R
         attributes.extend(head.uri.query().map(|query| ("query".to_owned(), query.to_owned())));
         attributes.extend(places.into_iter().map(|(name, value)| (format!("path.{name}"), value)));
         attributes.extend(fields(&head.headers));
-        let event = Event {
-            kind: EventKind::Http,
-            device: "@http".into(),
-            topic: path.as_str().into(),
-            payload: payload.as_ref().into(),
-            identity: None,
-            time_us: routes.pipeline.clock.wall_us(),
-            attributes,
-        };
+        let now_us = routes.pipeline.clock.wall_us();
+        let event =
+            Event { attributes, ..Event::new(EventKind::Http, "@http", path.as_str(), payload.as_ref(), now_us) };
         let (sender, settled) = oneshot::channel();
         let acknowledge = Box::new(move |settled| _ = sender.send(settled));
         routes.pipeline.submit_to(&slot, event, Origin::default(), acknowledge).await;

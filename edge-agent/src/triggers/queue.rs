@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agent_core::event::EventKind;
-use agent_store::{Damage, Message, RETRY, Reader, StoreError, Uses, Write};
+use agent_store::{Damage, Message, Reader, StoreError, Uses, Write, retry_queue};
 use function_package::Trigger;
 use sync_protocol::records::StoreEpoch;
 use tokio::sync::Notify;
@@ -153,5 +153,5 @@ fn queues(slot: &Slot) -> Vec<String> {
         Trigger::Queue { queue } => Some(queue.clone()),
         _ => None,
     });
-    std::iter::once(format!("{RETRY}{}", slot.name)).chain(named).collect()
+    std::iter::once(retry_queue(&slot.name)).chain(named).collect()
 }

@@ -164,14 +164,10 @@ impl One {
     // Whether it is on disk that the moment was served.
     async fn fire(&self, moment_us: u64, missed: u64) -> bool {
         let Some(slot) = self.pipeline.plan().find(&self.function).cloned() else { return false };
+        let now_us = self.pipeline.clock.wall_us();
         let event = Event {
-            kind: EventKind::Schedule,
-            device: "@schedule".into(),
-            topic: self.name.as_str().into(),
-            payload: [].into(),
-            identity: None,
-            time_us: self.pipeline.clock.wall_us(),
             attributes: vec![("due_us".to_owned(), moment_us.to_string()), ("missed".to_owned(), missed.to_string())],
+            ..Event::new(EventKind::Schedule, "@schedule", self.name.as_str(), [], now_us)
         };
         let (settled, on_disk) = oneshot::channel();
         let origin = Origin { uses: Uses::Moment(self.scheduled(moment_us)), attempts: 0 };

@@ -139,11 +139,7 @@ impl Delivery {
                 }
             }
         }
-        let waiting = |class: Class| {
-            let waiting = outbox.class(class);
-            Waiting { first: waiting.first, next: waiting.next }
-        };
-        let (class, after) = match self.turns.next(waiting(Class::High), waiting(Class::Normal)) {
+        let (class, after) = match self.turns.next(outbox.class(Class::High), outbox.class(Class::Normal)) {
             None => return Ok(Step::Idle),
             Some(Next::High) => (Class::High, None),
             Some(_) if allowed == Allowed::Urgent => return Ok(Step::OverBudget),
@@ -167,7 +163,7 @@ impl Delivery {
         })
     }
 
-    fn send(&self, class: Class, waiting: agent_store::Waiting, ranges: Vec<Range>, live: Option<u64>) -> Step {
+    fn send(&self, class: Class, waiting: Waiting, ranges: Vec<Range>, live: Option<u64>) -> Step {
         let entries = || ranges.iter().flat_map(|range| &range.entries);
         let records = entries().filter(|entry| matches!(entry, Entry::Record(_))).count() as u64;
         let size = entries().map(size).sum();

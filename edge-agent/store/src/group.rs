@@ -149,10 +149,8 @@ impl<'a> Group<'a> {
         match &outcome.result {
             OutcomeResult::Nothing => return Ok(()),
             OutcomeResult::Retry { due_us, attempts } => {
-                rows::write_message(self.scratch, *attempts, &outcome.event);
-                let queue = format!("{}{}", messages::RETRY, outcome.function_name);
-                messages::put(self.transaction, message, &queue, *due_us, self.scratch)?;
-                self.position.messages += 1;
+                let queue = messages::retry_queue(&outcome.function_name);
+                self.put_message(message, &queue, *due_us, *attempts, &outcome.event)?;
             }
             OutcomeResult::Effects(effects) => {
                 for effect in effects {
@@ -205,11 +203,8 @@ impl<'a> Group<'a> {
                     body.as_slice(),
                     outcome.stamp.wall_us,
                 );
-                rows::write_message(self.scratch, 0, &event);
                 let due_us = outcome.stamp.wall_us.saturating_add(u64::from(*delay_ms) * 1_000);
-                messages::put(self.transaction, None, queue, due_us, self.scratch)?;
-                self.position.messages += 1;
-                Ok(())
+                self.put_message(None, queue, due_us, 0, &event)
             }
             // Given by whoever waits for it, after the commit.
             Effect::Respond(_) => Ok(()),
@@ -220,6 +215,21 @@ impl<'a> Group<'a> {
                 Ok(())
             }
         }
+    }
+
+    // `id` is that of a message that it takes the place of.
+    fn put_message(
+        &mut self,
+        id: Option<u64>,
+        queue: &str,
+        due_us: u64,
+        attempts: u32,
+        event: &Event,
+    ) -> Result<(), Cause> {
+        rows::write_message(self.scratch, attempts, event);
+        messages::put(self.transaction, id, queue, due_us, self.scratch)?;
+        self.position.messages += 1;
+        Ok(())
     }
 
     fn emit(&mut self, class: Class, emitter: &Emitter<'_>, stream: &str, body: &[u8]) -> Result<(), Cause> {
@@ -268,11 +278,8 @@ impl<'a> Group<'a> {
                 // There is no function to give it to.
                 Action::Retry if letter.function == INLET => return Ok(()),
                 Action::Retry => {
-                    rows::write_message(self.scratch, 0, &letter.event);
-                    let queue = format!("{}{}", messages::RETRY, letter.function);
                     // Due whatever the clock says.
-                    messages::put(self.transaction, None, &queue, 0, self.scratch)?;
-                    self.position.messages += 1;
+                    self.put_message(None, &messages::retry_queue(&letter.function), 0, 0, &letter.event)?;
                     (Resolved::Retried, Some(letter))
                 }
                 Action::Drop => (Resolved::Dropped, Some(letter)),

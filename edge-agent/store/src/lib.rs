@@ -87,11 +87,12 @@ mod witness;
 mod write;
 
 pub use agent_core::FunctionId;
+pub use agent_core::uplink::Waiting;
 pub use boots::{Boot, MAX_BOOTS};
 pub use error::{Damage, ErrorKind, StoreError};
-pub use messages::{Message, RETRY};
+pub use messages::{Message, retry_queue};
 pub use queue::Queue;
-pub use reader::{Head, Heads, MAX_READ_BYTES, Outbox, Reader, Untold, Waiting};
+pub use reader::{Head, Heads, MAX_READ_BYTES, Outbox, Reader, Untold};
 pub use recover::{Recovery, salvage_copy};
 pub use schedules::Scheduled;
 pub use store::{Committed, Store, TRIM_BYTES, TRIM_ROWS};

@@ -24,8 +24,10 @@ pub struct Message {
     pub event: Event,
 }
 
-/// What the queue of a function's retries begins with; no queue that a function names can.
-pub const RETRY: &str = "@retry/";
+/// The queue of the events that a function of this name is given once more. No queue that a function names begins so.
+pub fn retry_queue(function: &str) -> String {
+    format!("@retry/{function}")
+}
 
 /// The checksum over what decides when who gets it, too.
 fn checksum(queue: &str, due_us: u64, body: &[u8]) -> u32 {

@@ -18,7 +18,7 @@ use agent_core::FunctionId;
 
 mod outbox;
 
-pub use outbox::{Head, Heads, Outbox, Untold, Waiting};
+pub use outbox::{Head, Heads, Outbox, Untold};
 
 /// Most bytes that [`Reader::publishes`] and [`Reader::dead_letters`] take into memory, a first row that is larger not
 /// counted: what a range of records takes.

@@ -354,52 +354,52 @@ mod tests {
     use crate::write::{Installed, OutcomeResult};
 
     proptest! {
-    /// The row of a record is what the sync protocol writes, so its checksum is `Record::checksum`.
-    #[test]
-    fn a_record_row_is_the_protocols_encoding(
-        stream in ".{0,20}",
-        device in ".{0,200}",
-        identity in proptest::option::of((any::<u64>(), any::<u64>())),
-        stamps in any::<(u64, u64, u64, bool)>(),
-        body in proptest::collection::vec(any::<u8>(), 0..300),
-    ) {
-        let stamp = Stamp { wall_us: stamps.0, monotonic_us: stamps.1, boot: stamps.2, synchronised: stamps.3 };
-        let outcome = Outcome {
-            function: FunctionId(1),
-            function_name: "f".into(),
-            partition: "p".into(),
-            seen: None,
-            uses: crate::Uses::Nothing,
-            event: Event {
-                identity: identity.map(|(boot, sequence)| Identity { source: "s".into(), boot, sequence }),
-                ..Event::new(EventKind::Mqtt, device.as_str(), "t/1", [], 0)
-            },
-            stamp,
-            result: OutcomeResult::Effects(Effects::new()),
-        };
-        let origin = Origin { device, topic: "t/1".into(), identity };
-        let record = Record { stream, function: "f".into(), origin, stamp, body };
-        let mut out = vec![9; 5];
-        write_record(&mut out, &Emitter::from(&outcome), &record.stream, &record.body);
-        prop_assert_eq!(checksum(&out), record.checksum());
-        prop_assert_eq!(&out, &sync_protocol::encode(&record));
-        let head = read_record_head(&out).unwrap();
-        prop_assert_eq!((head.stream, head.stamp), (&*record.stream, stamp));
-        prop_assert_eq!(read_record(&out), Ok(record));
-    }
+        /// The row of a record is what the sync protocol writes, so its checksum is `Record::checksum`.
+        #[test]
+        fn a_record_row_is_the_protocols_encoding(
+            stream in ".{0,20}",
+            device in ".{0,200}",
+            identity in proptest::option::of((any::<u64>(), any::<u64>())),
+            stamps in any::<(u64, u64, u64, bool)>(),
+            body in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let stamp = Stamp { wall_us: stamps.0, monotonic_us: stamps.1, boot: stamps.2, synchronised: stamps.3 };
+            let outcome = Outcome {
+                function: FunctionId(1),
+                function_name: "f".into(),
+                partition: "p".into(),
+                seen: None,
+                uses: crate::Uses::Nothing,
+                event: Event {
+                    identity: identity.map(|(boot, sequence)| Identity { source: "s".into(), boot, sequence }),
+                    ..Event::new(EventKind::Mqtt, device.as_str(), "t/1", [], 0)
+                },
+                stamp,
+                result: OutcomeResult::Effects(Effects::new()),
+            };
+            let origin = Origin { device, topic: "t/1".into(), identity };
+            let record = Record { stream, function: "f".into(), origin, stamp, body };
+            let mut out = vec![9; 5];
+            write_record(&mut out, &Emitter::from(&outcome), &record.stream, &record.body);
+            prop_assert_eq!(checksum(&out), record.checksum());
+            prop_assert_eq!(&out, &sync_protocol::encode(&record));
+            let head = read_record_head(&out).unwrap();
+            prop_assert_eq!((head.stream, head.stamp), (&*record.stream, stamp));
+            prop_assert_eq!(read_record(&out), Ok(record));
+        }
 
-    #[test]
-    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for bytes in [bytes.clone(), [&[VERSION][..], &bytes].concat()] {
-            let _ = read_record(&bytes);
-            let _ = read_record_head(&bytes);
-            let _ = read_gone(&bytes);
-            let _ = read_publish(1, &bytes);
-            let _ = read_dead_letter(1, &bytes);
-            let _ = read_deployment(&bytes);
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for bytes in [bytes.clone(), [&[VERSION][..], &bytes].concat()] {
+                let _ = read_record(&bytes);
+                let _ = read_record_head(&bytes);
+                let _ = read_gone(&bytes);
+                let _ = read_publish(1, &bytes);
+                let _ = read_dead_letter(1, &bytes);
+                let _ = read_deployment(&bytes);
+            }
         }
     }
-      }
 
     /// The types of a deployment are also those of the sync protocol: a change there must not change what is stored.
     #[test]

@@ -66,8 +66,6 @@ pub struct Committed {
     /// How many sequences that are done with are still stored, because a commit deletes at most [`TRIM_ROWS`] and
     /// [`TRIM_BYTES`] of each queue. Later commits delete them, also empty ones.
     pub leftover: u64,
-    /// The bytes of all records that are stored.
-    pub waiting_bytes: u64,
 }
 
 impl Store {
@@ -218,7 +216,7 @@ impl Store {
                 self.position = position;
                 self.streams.committed();
                 self.witness.note(position.note(self.epoch));
-                Ok(position.committed(self.streams.bytes()))
+                Ok(position.committed())
             }
             Err(cause) => {
                 self.streams.roll_back();
@@ -308,7 +306,7 @@ impl Position {
         Note { epoch: epoch.0, queues: self.queues.map(|ends| (ends.done, ends.last)) }
     }
 
-    fn committed(&self, waiting_bytes: u64) -> Committed {
+    fn committed(&self) -> Committed {
         let [normal, high, publishes] = self.queues;
         let mut records = [0; 2];
         records[usize::from(Class::Normal.number())] = normal.last;
@@ -320,7 +318,6 @@ impl Position {
             dead_letters: self.dead_letters,
             messages: self.messages,
             leftover,
-            waiting_bytes,
         }
     }
 }

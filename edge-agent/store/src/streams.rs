@@ -58,10 +58,6 @@ impl Streams {
         &self.rows
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.rows.iter().fold(0, |sum, stream| sum.saturating_add(stream.bytes))
-    }
-
     /// The name, if the records of this number have but one.
     pub(crate) fn name(&self, number: u32) -> Option<&Arc<str>> {
         self.rows.get(number as usize).filter(|_| number != OTHERS).map(|stream| &stream.name)
@@ -194,6 +190,10 @@ mod tests {
         streams.usage().iter().find(|stream| &*stream.name == name).map(|stream| (stream.records, stream.bytes))
     }
 
+    fn bytes(streams: &Streams) -> u64 {
+        streams.usage().iter().map(|stream| stream.bytes).sum()
+    }
+
     #[test]
     fn what_was_not_committed_never_was() {
         let mut streams = Streams::new();
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!((streams.add("a", 5), streams.add("b", 7)), (1, 2));
         streams.remove(1, 10);
         streams.roll_back();
-        assert_eq!((usage(&streams, "a"), usage(&streams, "b"), streams.bytes()), (Some((1, 10)), None, 10));
+        assert_eq!((usage(&streams, "a"), usage(&streams, "b"), bytes(&streams)), (Some((1, 10)), None, 10));
         assert_eq!((streams.add("c", 1), streams.add("a", 1)), (2, 1));
     }
 

@@ -1,19 +1,19 @@
 //! `[extism]` in a manifest: what the call of an Extism plug-in means.
 
 use crate::checked::{Table, one_of, parsed, text};
-use crate::manifest::Allow;
+use crate::manifest::{Allow, parsed_text};
 use crate::names::{check_filter, check_stream_name};
 
 /// What the call of an Extism plug-in means: such a module knows neither events nor effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extism {
-    /// The export that is called.
+    /// The export that is called, of type `() -> i32` or `() -> ()`.
     pub function: String,
     /// What its input is.
     pub input: ExtismInput,
-    /// The stream to which its output is emitted.
+    /// The stream to which an output that is not empty is emitted, with normal priority.
     pub stream: Option<String>,
-    /// The topic to which its output is published.
+    /// The topic to which an output that is not empty is published, with QoS 1, not retained.
     pub topic: Option<String>,
 }
 
@@ -27,13 +27,20 @@ pub enum ExtismInput {
     Event,
 }
 
+impl Default for Extism {
+    fn default() -> Self {
+        Self { function: "handle".to_owned(), input: ExtismInput::default(), stream: None, topic: None }
+    }
+}
+
 /// Reads the table.
 pub(crate) fn extism(t: &mut Table<'_, '_>) -> Option<Extism> {
-    let function = t.optional("function", text(1..=256)).unwrap_or_else(|| "handle".to_owned());
+    let default = Extism::default();
+    let function = t.optional("function", text(1..=256)).unwrap_or(default.function);
     let input = t
         .optional("input", one_of(&[("payload", ExtismInput::Payload), ("event", ExtismInput::Event)]))
-        .unwrap_or_default();
-    let stream = parsed("a stream such as \"alerts\"", |name| check_stream_name(name).map(|()| name.to_owned()));
+        .unwrap_or(default.input);
+    let stream = parsed_text("a stream such as \"alerts\"", check_stream_name);
     let topic = parsed("a topic such as \"alerts/line1\", without wildcards", topic);
     let extism = Extism { function, input, stream: t.optional("stream", stream), topic: t.optional("topic", topic) };
     if extism.stream.is_none() && extism.topic.is_none() {

@@ -8,7 +8,7 @@ use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed
 use crate::config::{ConfigValue, config_value};
 use crate::extism::{Extism, extism, not_allowed};
 use crate::names::{check_filter, check_function_name, check_stream_name};
-use crate::trigger::{Trigger, check_queue};
+use crate::trigger::{Trigger, queue_name};
 
 /// The version of the manifest's format that this crate reads.
 const FORMAT: i64 = 1;
@@ -209,7 +209,7 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
         Some(Allow {
             streams: t.list("streams", 0..=MAX_ALLOWED, allowed_stream()),
             publish: t.list("publish", 0..=MAX_ALLOWED, topic_filter()),
-            queues: t.list("queues", 0..=MAX_ALLOWED, parsed("a queue such as \"to-send\"", check_queue)),
+            queues: t.list("queues", 0..=MAX_ALLOWED, queue_name()),
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));
@@ -257,14 +257,14 @@ fn limits(t: &mut Table<'_, '_>) -> Limits {
     }
 }
 
-fn parsed_text<E: std::fmt::Display>(
+pub(crate) fn parsed_text<E: std::fmt::Display>(
     allowed: &str,
     check: impl Fn(&str) -> Result<(), E>,
 ) -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
     parsed(allowed, move |text| check(text).map(|()| text.to_owned()))
 }
 
-fn topic_filter() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
+pub(crate) fn topic_filter() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
     parsed_text("a topic filter such as \"sensors/+/temperature\"", check_filter)
 }
 

@@ -58,7 +58,7 @@ impl FromStr for Route {
                 None if good(text) => Segment::Exact(text.to_owned()),
                 _ => return Err(RouteError::Segment(text.to_owned())),
             };
-            if matches!(&segment, Segment::Named(name) if segments.contains(&Segment::Named(name.clone()))) {
+            if matches!(segment, Segment::Named(_)) && segments.contains(&segment) {
                 return Err(RouteError::Twice(text.to_owned()));
             }
             segments.push(segment);

@@ -1,7 +1,8 @@
 //! When a function runs: the entries `[[trigger]]` of a manifest.
 
-use crate::checked::{Table, integer, one_of, parsed, text};
-use crate::names::{check_filter, check_function_name, check_stream_name};
+use crate::checked::{Rule, Table, Value, integer, one_of, parsed, text};
+use crate::manifest::{parsed_text, topic_filter};
+use crate::names::{check_function_name, check_stream_name};
 use crate::route::Route;
 use crate::schedule::Schedule;
 
@@ -80,16 +81,11 @@ const DEADLINE_MS: u32 = 10_000;
 
 impl Trigger {
     pub(crate) fn read(t: &mut Table<'_, '_>) -> Option<Self> {
-        let mqtt = t.optional(
-            "mqtt",
-            parsed("a topic filter such as \"sensors/+/temperature\"", |text| {
-                check_filter(text).map(|()| text.to_owned())
-            }),
-        );
+        let mqtt = t.optional("mqtt", topic_filter());
         let http =
             t.optional("http", parsed("a method and a path such as \"POST /devices/{id}\"", str::parse::<Route>));
         let cron = t.optional("cron", text(1..=200));
-        let queue = t.optional("queue", parsed("a queue such as \"to-send\"", check_queue));
+        let queue = t.optional("queue", queue_name());
         let device = t.optional(
             "device",
             one_of(&[
@@ -98,23 +94,18 @@ impl Trigger {
                 ("both", None),
             ]),
         );
-        let kinds = ["mqtt", "http", "cron", "queue", "device"].map(|key| t.has(key));
+        let kinds = ["mqtt", "http", "cron", "queue", "device"].into_iter().filter(|key| t.has(key)).count();
         let deadline_ms = t.optional("deadline_ms", integer(100..=300_000));
-        let name = t.optional("name", parsed("a name", |text| check_function_name(text).map(|()| text.to_owned())));
+        let name = t.optional("name", parsed_text("a name", check_function_name));
         let zone = t.optional("zone", text(1..=64));
         let missed =
             t.optional("missed", one_of(&[("skip", Missed::Skip), ("once", Missed::Once), ("all", Missed::All)]));
-        if kinds.iter().filter(|there| **there).count() != 1 {
-            t.mistake("", format!("has {} kinds; allowed is {KINDS}", kinds.iter().filter(|there| **there).count()));
+        if kinds != 1 {
+            t.mistake("", format!("has {kinds} kinds; allowed is {KINDS}"));
             return None;
         }
-        for (key, with, is_with) in [
-            ("deadline_ms", "http", kinds[1]),
-            ("name", "cron", kinds[2]),
-            ("zone", "cron", kinds[2]),
-            ("missed", "cron", kinds[2]),
-        ] {
-            if t.has(key) && !is_with {
+        for (key, with) in [("deadline_ms", "http"), ("name", "cron"), ("zone", "cron"), ("missed", "cron")] {
+            if t.has(key) && !t.has(with) {
                 t.mistake(key, format!("belongs to \"{with}\"; take it out"));
             }
         }
@@ -141,9 +132,9 @@ impl Trigger {
     }
 }
 
-/// Checks the name of a queue: as that of a stream.
-pub(crate) fn check_queue(name: &str) -> Result<String, String> {
-    check_stream_name(name)
-        .map(|()| name.to_owned())
-        .map_err(|_| "a queue's name has 1 to 64 letters, digits, dots, hyphens and underscores".to_owned())
+/// The name of a queue: as that of a stream.
+pub(crate) fn queue_name() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
+    parsed_text("a queue such as \"to-send\"", |name| {
+        check_stream_name(name).map_err(|_| "a queue's name has 1 to 64 letters, digits, dots, hyphens and underscores")
+    })
 }

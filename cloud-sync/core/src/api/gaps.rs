@@ -1,6 +1,7 @@
 //! Sequences without a record.
 
 use serde::{Deserialize, Serialize};
+pub use sync_protocol::records::{Reason, Tally};
 
 use super::Class;
 
@@ -54,47 +55,4 @@ pub enum GapKind {
     Missing,
     /// The gateway said that it is gone, and why.
     Gone,
-}
-
-/// So many records of a stream that do not exist any more, for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
-    /// The stream; empty where nobody knows it any more.
-    pub stream: String,
-    /// Why.
-    pub reason: Reason,
-    /// How many.
-    pub count: u64,
-}
-
-/// Why a record does not exist any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// It waited for longer than its stream's time to live.
-    Expired,
-    /// Its stream or the outbox was full, and it was the oldest.
-    Oldest,
-    /// The outbox was full, and its priority was the lowest.
-    Lowest,
-    /// Its stream or the outbox was full, and its neighbour was kept to stand for both.
-    Thinned,
-    /// Its stream or the outbox was full when it came.
-    Refused,
-    /// The gateway's disk lost it; counts as missing.
-    Damaged,
-}
-
-impl From<sync_protocol::records::Reason> for Reason {
-    fn from(reason: sync_protocol::records::Reason) -> Self {
-        use sync_protocol::records::Reason;
-        match reason {
-            Reason::Expired => Self::Expired,
-            Reason::Oldest => Self::Oldest,
-            Reason::Lowest => Self::Lowest,
-            Reason::Thinned => Self::Thinned,
-            Reason::Refused => Self::Refused,
-            Reason::Damaged => Self::Damaged,
-        }
-    }
 }

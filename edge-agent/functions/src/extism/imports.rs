@@ -2,15 +2,15 @@
 
 use function_abi::LogLevel;
 use wasmi::errors::LinkerError;
-use wasmi::{AsContextMut, Caller, Error, ExternType, FuncType, Linker, Memory, Module, ValType};
+use wasmi::{AsContextMut, Caller, Error, FuncType, Linker, Module, ValType};
 
 use super::kernel::{Bad, Kernel, Refused};
 use super::{NAMESPACE, kernel_room};
 use crate::error::LoadCause;
-use crate::fuel::{MEMORY_BYTES_PER_UNIT, PER_ACCESS, PER_CALL, PER_STATE_READ};
+use crate::fuel::{MEMORY_BYTES_PER_UNIT, PER_ACCESS, PER_CALL};
 use crate::host::{Answer, Host, Stop};
-use crate::imports::{charge, units};
-use crate::load::describe;
+use crate::imports::{charge, memory, units};
+use crate::load::check_import;
 use crate::trap::TrapKind;
 
 /// What `get_log_level` answers: a plug-in need not make lines that say less. 0 trace, 1 debug, 2 info, 3 warn, 4 error.
@@ -59,14 +59,7 @@ pub(crate) fn check(module: &Module) -> Result<(), LoadCause> {
         let Some((_, params, answers)) = IMPORTS.iter().find(|known| known.0 == name) else {
             return Err(LoadCause::UnknownPluginImport { name });
         };
-        let wanted = FuncType::new(params.iter().copied(), answers.iter().copied());
-        match import.ty() {
-            ExternType::Func(found) if *found == wanted => {}
-            found => {
-                let wanted = describe(&ExternType::Func(wanted));
-                return Err(LoadCause::WrongImport { name, wanted, found: describe(found) });
-            }
-        }
+        check_import(name, FuncType::new(params.iter().copied(), answers.iter().copied()), import.ty())?;
     }
     Ok(())
 }
@@ -213,23 +206,20 @@ fn take(env: &mut Env<'_>, import: &str, at: u64) -> Result<Vec<u8>, Stop> {
 
 fn config_get(env: &mut Env<'_>, key: u64) -> Result<u64, Stop> {
     let key = take(env, "config_get", key)?;
-    let Some(value) = env.data().config(&key)?.map(|value| value.as_bytes().to_vec()) else { return Ok(0) };
-    charge(&mut *env, units(value.len()))?;
-    place(env, |kernel, allowed| kernel.place(&value, allowed))
+    let value = env.data().config(&key)?.map(|value| value.as_bytes().to_vec());
+    give(env, value.as_deref())
 }
 
 fn var_get(env: &mut Env<'_>, key: u64) -> Result<u64, Stop> {
     let key = take(env, "var_get", key)?;
-    let value = match env.data_mut().state(&key, Answer::Block) {
-        Ok(value) => value.map(<[u8]>::to_vec),
-        Err(Stop::ReadState) => {
-            charge(env, PER_STATE_READ)?;
-            return Err(Stop::ReadState);
-        }
-        Err(other) => return Err(other),
-    };
-    let own = own_memory(env).map_or(0, |memory| memory.data_size(&*env));
-    answer(env, own, value.as_deref())
+    let value = env.data_mut().state(&key, Answer::Block)?.map(<[u8]>::to_vec);
+    give(env, value.as_deref())
+}
+
+/// A block with a value, or 0.
+fn give(env: &mut Env<'_>, value: Option<&[u8]>) -> Result<u64, Stop> {
+    let own = memory(env).map_or(0, |memory| memory.data_size(&*env));
+    answer(env, own, value)
 }
 
 /// Answers the `var_get` that waits: a block with the value, or 0.
@@ -244,7 +234,7 @@ fn place(
     env: &mut Env<'_>,
     make: impl FnOnce(&mut Kernel, usize) -> Result<(u64, usize), Refused>,
 ) -> Result<u64, Stop> {
-    let own = own_memory(env).map_or(0, |memory| memory.data_size(&*env));
+    let own = memory(env).map_or(0, |memory| memory.data_size(&*env));
     place_beside(env, own, make)
 }
 
@@ -267,11 +257,6 @@ fn place_beside(
             Ok(0)
         }
     }
-}
-
-/// The plug-in's own memory, which its start function uses before anybody has looked it up.
-fn own_memory(env: &Env<'_>) -> Option<Memory> {
-    env.data().memory.or_else(|| env.get_export(function_abi::EXPORT_MEMORY)?.into_memory())
 }
 
 /// Names what a plug-in did wrong. One that was refused memory and goes on as if it had it ran out of memory.

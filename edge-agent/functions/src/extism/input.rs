@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use agent_core::Event;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use function_package::ExtismInput;
 use serde::Serialize;
-
-use super::ExtismInput;
 
 /// The whole event: `payload` if it is UTF-8, else `payload_base64` (RFC 4648, section 4).
 #[derive(Serialize)]
@@ -61,13 +60,9 @@ mod tests {
 
     fn event(payload: &[u8], identity: Option<agent_core::Identity>) -> String {
         let event = Event {
-            kind: EventKind::Http,
-            device: "d\"1\n".into(),
-            topic: "a/ä\\".into(),
-            payload: payload.into(),
             identity,
-            time_us: 7,
             attributes: vec![("method".into(), "GET".into())],
+            ..Event::new(EventKind::Http, "d\"1\n", "a/ä\\", payload, 7)
         };
         String::from_utf8(json(&event)).unwrap()
     }

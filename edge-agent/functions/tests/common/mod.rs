@@ -108,6 +108,19 @@ impl Reads for State {
     }
 }
 
+/// A state that cannot be read.
+pub(crate) struct Broken;
+
+impl Reads for Broken {
+    fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+        Err(ReadError("disk on fire".into()))
+    }
+
+    fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Err(ReadError("disk on fire".into()))
+    }
+}
+
 pub(crate) fn run(function: &Function) -> Run {
     function.run(&event(), &mut State::default(), 42)
 }

@@ -1,5 +1,6 @@
 //! Reading the outbox.
 
+use agent_core::uplink::Waiting;
 use rusqlite::{Connection, OptionalExtension};
 use sync_protocol::records::{Class, Entry, Range, Stamp, StoreEpoch};
 
@@ -51,16 +52,6 @@ pub struct Untold {
 pub struct Outbox {
     // By `Class::number`.
     classes: [Waiting; 2],
-}
-
-/// What waits of one class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The lowest sequence that the control plane does not know of, or the next one if there is none: below it nothing
-    /// exists any more.
-    pub first: u64,
-    /// The sequence that the next record will have.
-    pub next: u64,
 }
 
 impl Outbox {

@@ -166,7 +166,8 @@ fn refused_records_keep_their_numbers_and_nothing_else() {
     };
     it.store.commit(&[emits(&it)]).unwrap();
     let committed = it.store.commit(&[emits(&it)]).unwrap();
-    assert_eq!((committed.records[0], committed.waiting_bytes), (10, waiting(&it).1));
+    let stored: u64 = it.reader.usage().unwrap().iter().map(|stream| stream.bytes).sum();
+    assert_eq!((committed.records[0], stored), (10, waiting(&it).1));
     let refused = |count| tally("a", Reason::Refused, count);
     // Those of the second commit joined that of the first.
     let runs = [gone(3, &[refused(2)]), gone(6, &[refused(3)]), gone(10, &[refused(1)])];

@@ -96,13 +96,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     let identity = proptest::option::of((any::<u64>(), 1..=u64::MAX));
     ("[^+#\0]{1,20}", "\\PC{0,20}", payload, identity, any::<u64>()).prop_map(
         |(topic, device, payload, identity, time_us)| Event {
-            kind: EventKind::Mqtt,
-            attributes: Vec::new(),
             identity: identity.map(|(boot, sequence)| Identity { source: device.as_str().into(), boot, sequence }),
-            device: device.into(),
-            topic: topic.into(),
-            payload: payload.into(),
-            time_us,
+            ..Event::new(EventKind::Mqtt, device, topic, payload, time_us)
         },
     )
 }
