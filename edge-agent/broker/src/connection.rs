@@ -153,11 +153,14 @@ pub(crate) async fn serve<I: Ingest>(
     };
     tracing::debug!(client = %seat.client_id, identity = %hello.identity, %address, "connected");
     let mut connection = Connection { hub, ingest, link, seat, hello };
-    connection.ingest.presence(&connection.hello.identity, Presence::Connected).await;
     let end = {
         let (mut read, mut write) = stream.split();
+        let listen = async {
+            connection.ingest.presence(&connection.hello.identity, Presence::Connected).await;
+            connection.read(&mut read, &mut input).await
+        };
         tokio::select! {
-            end = connection.read(&mut read, &mut input) => end,
+            end = listen => end,
             end = connection.write(&mut write, &mut out) => end,
         }
     };
@@ -221,8 +224,8 @@ impl<I: Ingest> Connection<I> {
         // An absent client's session ends before a longer delay does, and the will goes then [MQTT-3.1.3-9].
         let delay =
             will.as_ref().map_or(Duration::ZERO, |will| will.delay.min(expiry.unwrap_or(self.hello.claim.expiry)));
-        self.hub.detach(&self.seat, &self.link, expiry, !delay.is_zero(), now.into_std());
-        if !matches!(end, End::TakenOver { .. } | End::SendAgain | End::Drained) {
+        let gone = self.hub.detach(&self.seat, &self.link, expiry, !delay.is_zero(), now.into_std());
+        if gone && !matches!(end, End::SendAgain | End::Drained) {
             self.ingest.presence(&self.hello.identity, Presence::Disconnected).await;
         }
         if let Some(reason) = end.reason() {

@@ -168,8 +168,9 @@ impl Hub {
         }
     }
 
-    /// The connection is over. `expiry` replaces the session's when the client said so in its DISCONNECT; with `will`
-    /// the next connection of the client tells `link` that it is there.
+    /// The connection is over; whether the client is gone with it, and not on a later one. `expiry` replaces the session's
+    /// when the client said so in its DISCONNECT; with `will` the next connection of the client tells `link` that it is
+    /// there.
     pub(crate) fn detach(
         &self,
         seat: &Arc<Seat>,
@@ -177,12 +178,12 @@ impl Hub {
         expiry: Option<Duration>,
         will: bool,
         now: Instant,
-    ) {
+    ) -> bool {
         self.links().remove(&link.id);
         let mut seats = self.seats();
         let mut place = seat.place();
         if !place.belongs_to(link) {
-            return;
+            return false;
         }
         place.link = None;
         place.will = will.then(|| link.clone());
@@ -194,13 +195,14 @@ impl Hub {
         drop(place);
         if over {
             self.remove(&mut seats, seat);
-            return;
+            return true;
         }
         let mut next = self.next_end.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ends) = ends.filter(|ends| next.is_none_or(|next| *ends < next)) {
             *next = Some(ends);
             self.earlier.notify_one();
         }
+        true
     }
 
     /// Ends the sessions whose time is over and says when the next one ends.

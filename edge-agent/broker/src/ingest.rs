@@ -23,6 +23,8 @@ pub trait Ingest: Send + Sync + 'static {
     /// A client (as [`Inbound::client`]) connected, or is gone. Nothing of a connection is read before the first of these
     /// returns, and all that came from it was submitted before the second one. A client that connects once more while
     /// it is connected, and one whose connection the broker ended to have everything sent again, is not gone.
+    ///
+    /// The first future is dropped when the connection ends meanwhile.
     fn presence(&self, client: &Arc<str>, presence: Presence) -> impl Future<Output = ()> + Send {
         let _ = (client, presence);
         std::future::ready(())

@@ -5,6 +5,7 @@ mod acknowledgement;
 mod clients;
 mod common;
 mod conformance;
+mod presence;
 mod protocol;
 mod sessions;
 mod turmoil;
