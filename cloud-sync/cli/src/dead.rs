@@ -33,7 +33,7 @@ async fn list(out: &Out, client: &Client, wanted: DeadLetters) -> Result<(), Fai
                 letter.device.clone(),
                 letter.topic.clone(),
                 state(letter),
-                letter.reason.replace('\n', " "),
+                letter.reason.clone(),
             ]
         });
         table(["GATEWAY", "LETTER", "TIME", "FUNCTION", "DEVICE", "TOPIC", "STATE", "REASON"], rows)
@@ -79,7 +79,7 @@ async fn show(out: &Out, client: &Client, gateway: &str, letter: u64) -> Result<
         rows.extend(event.attributes.iter().map(|(name, value)| ("ATTRIBUTE", format!("{name}: {value}"))));
         let cut = if event.cut { ", not all of which is shown" } else { "" };
         rows.push(("PAYLOAD", format!("{} bytes{cut}", event.payload_bytes)));
-        let rows = rows.into_iter().map(|(name, value)| [name.to_owned(), value.replace('\n', " ")]);
+        let rows = rows.into_iter().map(|(name, value)| [name.to_owned(), value]);
         let payload = match &event.payload {
             Payload::Text(text) => plain(text),
             Payload::Hex(hex) => format!("hex {hex}"),

@@ -50,8 +50,7 @@ fn functions(gateway: &api::Gateway) -> String {
     let version = |text: &str| if text.is_empty() { dash() } else { text.to_owned() };
     let rows = states.iter().map(|state| {
         let desired = desired(&state.name).map_or_else(dash, |desired| desired.version.clone());
-        let detail = state.detail.replace('\n', " ");
-        [state.name.clone(), desired, version(&state.version), word(&state.status), detail]
+        [state.name.clone(), desired, version(&state.version), word(&state.status), state.detail.clone()]
     });
     let unreported = missing.map(|desired| {
         [desired.function.clone(), desired.version.clone(), dash(), "not reported".to_owned(), String::new()]

@@ -11,6 +11,7 @@ mod show;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,8 +73,9 @@ impl Reads for Lane {
     }
 
     fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut keys = self.state.keys().filter(|key| key.as_slice() > after || after < prefix);
-        Ok(keys.find(|key| key.starts_with(prefix)).cloned())
+        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let next = self.state.range::<[u8], _>((from, Bound::Unbounded)).next();
+        Ok(next.map(|(key, _)| key).filter(|key| key.starts_with(prefix)).cloned())
     }
 }
 

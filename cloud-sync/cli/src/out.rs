@@ -78,10 +78,10 @@ pub(crate) fn complain(failure: &Failure) {
     note(&format!("edgectl: {}", plain(&failure.to_string())));
 }
 
-/// A table with aligned columns; what is in it is made safe for a terminal.
+/// A table with aligned columns, a line for each row; what is in it is made safe for a terminal.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut lines = vec![header.map(str::to_owned)];
-    lines.extend(rows.into_iter().map(|row| row.map(|cell| plain(&cell))));
+    lines.extend(rows.into_iter().map(|row| row.map(|cell| plain(&cell).replace('\n', " "))));
     let mut widths = [0; N];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn tables_are_aligned_and_harmless() {
-        let rows = [["a".to_owned(), "ümlaut".to_owned()], ["long one".to_owned(), "\u{1b}[2J".to_owned()]];
-        assert_eq!(table(["NAME", "X"], rows), "NAME      X\na         ümlaut\nlong one  \\u{1b}[2J\n");
+        let rows = [["a".to_owned(), "üm\nlaut".to_owned()], ["long one".to_owned(), "\u{1b}[2J".to_owned()]];
+        assert_eq!(table(["NAME", "X"], rows), "NAME      X\na         üm laut\nlong one  \\u{1b}[2J\n");
         assert_eq!(plain("a\n\u{9b}"), "a\n\\u{9b}");
     }
 }

@@ -207,7 +207,7 @@ pub struct Request {
     /// Everything below this sequence was answered for or told as gone. If the control plane lacks something below it,
     /// that is missing for good, and it says so instead of waiting for it.
     pub floor: u64,
-    /// Checksum over everything else, see [`checksum`](Self::compute_checksum).
+    /// Checksum over everything else, see [`checksum_over`](Self::checksum_over).
     pub checksum: u32,
     /// In their order, without overlap; not empty, at most [`MAX_ENTRIES`] entries together.
     #[serde(deserialize_with = "bounded::list")]
@@ -218,22 +218,27 @@ impl Request {
     /// A request with its checksum.
     pub fn new(epoch: StoreEpoch, class: Class, floor: u64, ranges: Vec<Range>) -> Self {
         let mut request = Self { epoch, class, floor, checksum: 0, ranges };
-        request.checksum = request.compute_checksum();
+        request.checksum = request.checksum_over(&request.entry_checksums());
         request
     }
 
+    /// The checksum of each entry, in order: of a record [`Record::checksum`], of [`Gone`] that of its encoding.
+    pub fn entry_checksums(&self) -> Vec<u32> {
+        self.ranges.iter().flat_map(|range| &range.entries).map(Entry::checksum).collect()
+    }
+
     /// CRC-32 (IEEE) over epoch, class (as a byte) and floor, and then for each range its first sequence and the
-    /// checksums of its entries: of a record [`Record::checksum`], of [`Gone`] that of its encoding. Numbers are
-    /// little-endian.
-    pub fn compute_checksum(&self) -> u32 {
+    /// checksums of its entries, which are [`entry_checksums`](Self::entry_checksums). Numbers are little-endian.
+    pub fn checksum_over(&self, entry_checksums: &[u32]) -> u32 {
+        let mut entries = entry_checksums.iter();
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.epoch.0.to_le_bytes());
         hasher.update(&[self.class.number()]);
         hasher.update(&self.floor.to_le_bytes());
         for range in &self.ranges {
             hasher.update(&range.first.to_le_bytes());
-            for entry in &range.entries {
-                hasher.update(&entry.checksum().to_le_bytes());
+            for checksum in entries.by_ref().take(range.entries.len()) {
+                hasher.update(&checksum.to_le_bytes());
             }
         }
         hasher.finalize()

@@ -13,7 +13,6 @@ use axum::routing::{get, post};
 use function_package::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sync_protocol::records::Entry;
 use sync_protocol::{
     CONTENT_TYPE, ENCODING, FrameError, MAX_BODY_BYTES, PATH_ARTIFACTS, PATH_ENROLL, PATH_RECORDS, PATH_SYNC, Refusal,
     enroll, fleet, records,
@@ -143,24 +142,15 @@ async fn records(
 ) -> Answer<records::Reply> {
     let _room = app.room().await?;
     let request: records::Request = read(&headers, body, MAX_BODY_BYTES).await?;
-    let found = request.compute_checksum();
-    if found != request.checksum {
-        let message = format!(
-            "the request of {} ranges has the checksum {found:08x}, and says {:08x}: it was changed on its way or where \
-             it was stored; read it again and send it again",
-            request.ranges.len(),
-            request.checksum
-        );
-        return Err(Fault::bad("hash_mismatch", message).into());
-    }
     let (epoch, class, checksum) = (request.epoch, request.class, request.checksum);
-    let entries = request.ranges.iter().flat_map(|range| &range.entries);
-    let checksums = entries.filter_map(|entry| match entry {
-        Entry::Record(record) => Some(record.checksum()),
-        Entry::Gone(_) => None,
-    });
-    let checksums = checksums.collect();
-    let checked = Checked { request, checksums };
+    let checked = Checked::new(request).map_err(|(request, found)| {
+        let message = format!(
+            "the request of {} ranges has the checksum {found:08x}, and says {checksum:08x}: it was changed on its way or \
+             where it was stored; read it again and send it again",
+            request.ranges.len()
+        );
+        Fault::bad("hash_mismatch", message)
+    })?;
     let now = now_us();
     let alarm = |what: std::fmt::Arguments<'_>| {
         tracing::error!(?gateway, epoch = format_args!("{:016x}", epoch.0), ?class, "ALARM: {what}; it was refused");

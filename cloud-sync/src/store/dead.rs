@@ -9,9 +9,9 @@ use sync_protocol::dead::{Action, Command, INLET, Letter, MAX_COMMANDS, MAX_LETT
 use sync_protocol::records::{Record, StoreEpoch};
 
 use super::gateways::{GatewayKey, epoch_text, key_of};
-use super::{from_json, signed, to_json, unsigned};
+use super::{from_json, paging, signed, to_json, unsigned};
 use crate::fault::Fault;
-use crate::limits::{DEFAULT_PAGE, MAX_COMMANDED, MAX_LIST_TEXT, MAX_PAGE, MAX_PAGE_BYTES};
+use crate::limits::{MAX_COMMANDED, MAX_LIST_TEXT, MAX_PAGE, MAX_PAGE_BYTES};
 
 /// Takes what a record of the gateway's own stream says, in the transaction that stores the record. What it does not
 /// say as it should is stored as a record and nothing more: a gateway must be able to deliver it.
@@ -100,20 +100,16 @@ fn list_sql(gateway: Option<i64>, function: Option<&str>, after: i64) -> (String
 
 /// A page of the letters that match and are not resolved.
 pub(crate) fn page(connection: &Connection, query: &DeadQuery) -> Result<DeadLetters, Fault> {
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Fault::bad("bad_limit", format!("limit is {limit}; allowed is 1 to {MAX_PAGE}")));
-    }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let limit = paging::limit(query.limit)?;
     let gateway = query.gateway.as_deref().map(|id| key_of(connection, id)).transpose()?;
-    let mut last = query.cursor.as_deref().map_or(Ok(0), read_cursor)?;
+    let mut last = query.cursor.as_deref().map_or(Ok(0), paging::read_key)?;
     let (sql, values) = list_sql(gateway, query.function.as_deref(), last);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let (mut page, mut bytes) = (DeadLetters { letters: Vec::new(), next: None }, 0);
     while let Some(row) = rows.next()? {
         if page.letters.len() == limit || bytes >= MAX_PAGE_BYTES {
-            page.next = Some(format!("{last:x}"));
+            page.next = Some(paging::write_key(last));
             break;
         }
         last = row.get(0)?;
@@ -122,11 +118,6 @@ pub(crate) fn page(connection: &Connection, query: &DeadQuery) -> Result<DeadLet
         page.letters.push(letter);
     }
     Ok(page)
-}
-
-fn read_cursor(text: &str) -> Result<i64, Fault> {
-    let key = i64::from_str_radix(text, 16).ok().filter(|key| *key >= 0);
-    key.ok_or_else(|| Fault::bad("bad_cursor", format!("{text:?} is no cursor; pass on what a page gave as it is")))
 }
 
 fn unknown(id: &str, letter: u64) -> Fault {

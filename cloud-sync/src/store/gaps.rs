@@ -5,9 +5,9 @@ use sync_core::api::{Gap, GapKind, GapQuery, Gaps};
 use sync_protocol::records::Class;
 
 use super::gateways::{class, epoch_text, key_of};
-use super::{read_tally, unsigned};
+use super::{paging, read_tally, unsigned};
 use crate::fault::Fault;
-use crate::limits::{DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES};
+use crate::limits::MAX_PAGE_BYTES;
 
 /// Where a page ends: epoch, class and first sequence of its last gap.
 type Cursor = (i64, u8, i64);
@@ -20,11 +20,7 @@ const PAGE: &str = "SELECT epoch, class, first, last, NULL AS tally, NULL AS tol
 
 /// A page of a gateway's gaps, in their order.
 pub(crate) fn page(connection: &Connection, id: &str, query: &GapQuery) -> Result<Gaps, Fault> {
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Fault::bad("bad_limit", format!("limit is {limit}; allowed is 1 to {MAX_PAGE}")));
-    }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let limit = paging::limit(query.limit)?;
     let key = key_of(connection, id)?;
     let mut last = query.cursor.as_deref().map_or(Ok((i64::MIN, 0, 0)), read_cursor)?;
     let mut statement = connection.prepare_cached(PAGE)?;
@@ -67,7 +63,7 @@ fn read_cursor(text: &str) -> Result<Cursor, Fault> {
         let first = i64::from_str_radix(first, 16).ok().filter(|first| *first >= 0)?;
         Some((epoch, class, first))
     };
-    read().ok_or_else(|| Fault::bad("bad_cursor", format!("{text:?} is no cursor; pass on what a page gave as it is")))
+    read().ok_or_else(|| paging::no_cursor(text))
 }
 
 #[cfg(test)]

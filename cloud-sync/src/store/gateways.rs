@@ -93,16 +93,11 @@ fn reported(report: &Report) -> api::Reported {
         status: function.status.into(),
         detail: function.detail.clone(),
     });
-    let streams = report.streams.iter().map(|stream| api::StreamState {
-        name: stream.name.clone(),
-        waiting: stream.waiting,
-        bytes: stream.bytes,
-    });
     api::Reported {
         generation: report.generation,
         uptime_s: report.uptime_s,
         waiting: report.waiting,
-        streams: streams.collect(),
+        streams: report.streams.clone(),
         handled: report.handled,
         dead_letters: report.dead_letters,
         functions: functions.collect(),

@@ -7,6 +7,7 @@ pub(crate) mod functions;
 pub(crate) mod gaps;
 pub(crate) mod gateways;
 pub(crate) mod ingest;
+mod paging;
 pub(crate) mod records;
 mod sums;
 

@@ -7,22 +7,18 @@ use sync_core::api::{self, Body, Page, RecordQuery, Stream, Streams};
 use sync_protocol::records::{Origin, Record, Stamp};
 
 use super::gateways::{class, epoch_text};
-use super::unsigned;
+use super::{paging, unsigned};
 use crate::fault::Fault;
-use crate::limits::{DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES, MAX_SCAN};
+use crate::limits::{MAX_PAGE_BYTES, MAX_SCAN};
 
 /// A page of the records that match, in the order in which they were stored.
 ///
 /// The database finds the records of a stream and a device by an index; the other conditions are checked here, on at
 /// most [`MAX_SCAN`] records a page, so that no query keeps the reader for long.
 pub(crate) fn page(connection: &Connection, query: &RecordQuery) -> Result<Page, Fault> {
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Fault::bad("bad_limit", format!("limit is {limit}; allowed is 1 to {MAX_PAGE}")));
-    }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let start = query.cursor.as_deref().map_or(Ok(0), read_cursor)?;
-    let end_of = |last: i64| Page { records: Vec::new(), next: None, resume: write_cursor(last) };
+    let limit = paging::limit(query.limit)?;
+    let start = query.cursor.as_deref().map_or(Ok(0), paging::read_key)?;
+    let end_of = |last: i64| Page { records: Vec::new(), next: None, resume: paging::write_key(last) };
 
     let mut conditions = vec![("r.key > ?", rusqlite::types::Value::from(start))];
     if let Some(stream) = &query.stream {
@@ -56,7 +52,7 @@ pub(crate) fn page(connection: &Connection, query: &RecordQuery) -> Result<Page,
     for looked_at in 0.. {
         let Some(row) = rows.next()? else { break };
         if looked_at == MAX_SCAN || page.records.len() == limit || bytes >= MAX_PAGE_BYTES {
-            page.next = Some(write_cursor(last));
+            page.next = Some(paging::write_key(last));
             break;
         }
         last = row.get(0)?;
@@ -79,7 +75,7 @@ pub(crate) fn page(connection: &Connection, query: &RecordQuery) -> Result<Page,
             page.records.push(record);
         }
     }
-    page.resume = write_cursor(last);
+    page.resume = paging::write_key(last);
     Ok(page)
 }
 
@@ -135,15 +131,6 @@ fn record(row: &Row<'_>, gateway: &str) -> Result<(api::Record, usize), Fault> {
     Ok((record, size))
 }
 
-fn write_cursor(key: i64) -> String {
-    format!("{key:x}")
-}
-
-fn read_cursor(text: &str) -> Result<i64, Fault> {
-    let key = i64::from_str_radix(text, 16).ok().filter(|key| *key >= 0);
-    key.ok_or_else(|| Fault::bad("bad_cursor", format!("{text:?} is no cursor; pass on what a page gave as it is")))
-}
-
 /// All streams.
 pub(crate) fn streams(connection: &Connection) -> Result<Streams, Fault> {
     let mut statement = connection.prepare_cached("SELECT name, records FROM streams ORDER BY name")?;
@@ -161,9 +148,9 @@ mod tests {
 
     #[test]
     fn only_our_cursors_are_taken() {
-        assert_eq!(read_cursor(&write_cursor(i64::MAX)).ok(), Some(i64::MAX));
+        assert_eq!(paging::read_key(&paging::write_key(i64::MAX)).ok(), Some(i64::MAX));
         for text in ["", "-1", "xyz", "ffffffffffffffff"] {
-            assert!(read_cursor(text).is_err(), "{text}");
+            assert!(paging::read_key(text).is_err(), "{text}");
         }
     }
 }

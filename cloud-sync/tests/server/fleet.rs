@@ -192,7 +192,7 @@ async fn what_runs_is_shown_as_it_was_reported() {
     let reported = state.reported.unwrap();
     assert_eq!((reported.generation, reported.uptime_s), (1, 17));
     assert_eq!((reported.waiting, reported.handled, reported.dead_letters), (12, 30, 2));
-    assert_eq!(reported.streams, [api::StreamState { name: "even".to_owned(), waiting: 9, bytes: 1_234 }]);
+    assert_eq!(reported.streams, [api::StreamReport { name: "even".to_owned(), waiting: 9, bytes: 1_234 }]);
     let [alert, mean] = reported.functions.as_slice() else { panic!() };
     assert_eq!((alert.status, alert.detail.as_str()), (api::Status::RolledBack, "alert 1.1.0 trapped"));
     assert_eq!(alert.digest, Some(Digest::from_bytes([7; 32]).to_string()));

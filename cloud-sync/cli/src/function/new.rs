@@ -106,21 +106,18 @@ fn path_to(sdk: &Path, dir: &Path) -> PathBuf {
 /// with the dependencies that the SDK is tested with.
 fn settle(dir: &Path, sdk: &Path) -> Result<(), Failure> {
     let manifest = dir.join("Cargo.toml");
-    let workspace = || {
-        let cargo = program("CARGO", "cargo");
-        let mut command = Command::new(&cargo);
-        command.args(["locate-project", "--workspace", "--message-format", "plain", "--manifest-path"]).arg(&manifest);
-        let asked =
-            command.stdin(Stdio::null()).output().map_err(|source| Failure::Program { program: cargo, source })?;
-        let root = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
-        Ok::<_, Failure>(asked.status.success().then_some(root))
-    };
-    if workspace()?.is_none() {
+    let cargo = program("CARGO", "cargo");
+    let mut command = Command::new(&cargo);
+    command.args(["locate-project", "--workspace", "--message-format", "plain", "--manifest-path"]).arg(&manifest);
+    let asked = command.stdin(Stdio::null()).output().map_err(|source| Failure::Program { program: cargo, source })?;
+    let workspace = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+    let workspace = asked.status.success().then_some(workspace);
+    if workspace.is_none() {
         let text = fs::read_to_string(&manifest).map_err(Failure::file("cannot read", &manifest))?;
         let text = format!("{text}\n[workspace] # of its own: the one around it does not have it\n");
         fs::write(&manifest, text).map_err(Failure::file("cannot write", &manifest))?;
     }
-    let alone = workspace()?.is_none_or(|root| root.canonicalize().ok() == manifest.canonicalize().ok());
+    let alone = workspace.is_none_or(|root| root.canonicalize().ok() == manifest.canonicalize().ok());
     let lock = sdk.join("../Cargo.lock");
     if alone && lock.is_file() {
         let copy = dir.join("Cargo.lock");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+pub use sync_protocol::fleet::StreamReport;
 
 use super::{Reason, Tally};
 use crate::health::Health;
@@ -67,24 +68,13 @@ pub struct Reported {
     /// Records that wait on the gateway to be delivered.
     pub waiting: u64,
     /// What waits of each stream: those with most bytes first, at most a hundred.
-    pub streams: Vec<StreamState>,
+    pub streams: Vec<StreamReport>,
     /// Events handled since the agent started.
     pub handled: u64,
     /// Events in the dead letters.
     pub dead_letters: u64,
     /// Its functions.
     pub functions: Vec<FunctionState>,
-}
-
-/// What waits of a stream on a gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamState {
-    /// Its name.
-    pub name: String,
-    /// Records that wait to be delivered.
-    pub waiting: u64,
-    /// How many bytes of the gateway's disk they take.
-    pub bytes: u64,
 }
 
 /// A function as it runs on a gateway.

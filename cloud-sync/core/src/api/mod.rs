@@ -25,7 +25,7 @@ pub use self::functions::{
 pub use self::gaps::{Gap, GapKind, GapQuery, Gaps, Reason, Tally};
 pub use self::gateways::{
     Desired, FunctionState, Gateway, GatewayDetail, Gateways, LabelChange, RecordCounts, Reported, Stats, Status,
-    StreamCounts, StreamState,
+    StreamCounts, StreamReport,
 };
 pub use self::records::{Body, Class, Identity, MAX_JSON_DEPTH, Page, Record, RecordQuery, Stream, Streams};
 pub use crate::health::Health;

@@ -6,7 +6,7 @@ mod rows;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::ingest::{GoneConflict, Here, Offer, decide};
-use sync_protocol::records::Request;
+use sync_protocol::records::{Entry, Request};
 
 use super::gateways::GatewayKey;
 use super::sums::Change;
@@ -15,9 +15,24 @@ use crate::fault::Fault;
 
 /// A request that was checked against its checksum.
 pub(crate) struct Checked {
-    pub(crate) request: Request,
-    /// The checksum of each record in it, in order.
-    pub(crate) checksums: Vec<u32>,
+    request: Request,
+    // Of each record in it, in order.
+    checksums: Vec<u32>,
+}
+
+impl Checked {
+    /// Checks a request; or says which checksum it has in place of the one that it names.
+    pub(crate) fn new(request: Request) -> Result<Self, (Request, u32)> {
+        let checksums = request.entry_checksums();
+        let found = request.checksum_over(&checksums);
+        if found != request.checksum {
+            return Err((request, found));
+        }
+        let entries = request.ranges.iter().flat_map(|range| &range.entries).zip(checksums);
+        let records = entries.filter(|(entry, _)| matches!(entry, Entry::Record(_)));
+        let checksums = records.map(|(_, checksum)| checksum).collect();
+        Ok(Self { request, checksums })
+    }
 }
 
 /// What became of a request. Each is kept: a conflict is counted although the request is refused.

@@ -46,13 +46,7 @@ fn checked(class: Class, floor: u64, layout: &[(u64, Vec<Piece>)]) -> Checked {
         }
         Range { first: *first, entries }
     });
-    let request = Request::new(EPOCH, class, floor, ranges.collect());
-    let entries = request.ranges.iter().flat_map(|range| &range.entries);
-    let checksums = entries.filter_map(|entry| match entry {
-        Entry::Record(record) => Some(record.checksum()),
-        Entry::Gone(_) => None,
-    });
-    Checked { checksums: checksums.collect(), request }
+    Checked::new(Request::new(EPOCH, class, floor, ranges.collect())).ok().unwrap()
 }
 
 impl Piece {

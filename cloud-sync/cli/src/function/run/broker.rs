@@ -72,7 +72,11 @@ pub(super) async fn listen(runner: &mut Runner<'_>, address: &str, run: &Run) ->
             happened = events.poll() => happened,
         };
         match happened {
-            Ok(happened) => listener.take(runner, happened)?,
+            Ok(happened) => {
+                listener.take(runner, happened)?;
+                // Only while there is a connection, so that its first request finds room.
+                listener.send();
+            }
             Err(error) if listener.was_connected => {
                 note(&format!("edgectl: the connection to {address} was lost: {error}; trying again"));
                 tokio::select! {
@@ -82,7 +86,6 @@ pub(super) async fn listen(runner: &mut Runner<'_>, address: &str, run: &Run) ->
             }
             Err(error) => return Err(Failure::Broker { address: address.to_owned(), why: error.to_string() }),
         }
-        listener.send();
     }
     // What is not out by then stays here; whoever interrupts does not want to wait.
     let _ = tokio::time::timeout(FAREWELL, listener.leave(&mut events)).await;
