@@ -11,7 +11,7 @@
 //!
 //! Compiled with Zig 0.17:
 //!
-//!     zig build-exe -target wasm32-freestanding -O ReleaseSmall -fno-entry -rdynamic --stack 16384 \
+//!     zig build-exe -target wasm32-freestanding -O ReleaseSafe -fstrip -fno-entry -rdynamic --stack 16384 \
 //!         --dep edge -Mroot=function.zig -Medge=function-sdk/zig/edge.zig
 //!
 //! An effect (`statePut`, `emit`, …) that the manifest does not allow, or that is over a limit, ends the run. So does
