@@ -13,7 +13,7 @@ use crate::gateway::LABEL;
 use crate::{Cloud, Edgectl, Gateway, Inlet, Link, World};
 
 /// Bytes of the body of each record that waits.
-pub const BODY: usize = 200;
+pub const BODY: usize = 1000;
 
 const FUNCTION: &str = "unit-conversion";
 const STREAM: &str = "temperature";

@@ -78,7 +78,8 @@ pub struct Record {
     pub origin: Origin,
     /// When the function ran.
     pub stamp: Stamp,
-    /// What the function emitted.
+    /// What the function emitted. On the wire as it would be byte by byte, but copied as a whole.
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
 }
 

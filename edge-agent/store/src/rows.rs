@@ -4,7 +4,7 @@ use agent_core::event::{EventKind, Identity};
 use agent_core::{Event, effect::PublishFlags};
 use rusqlite::Connection;
 use rusqlite::types::FromSql;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sync_protocol::records::{Gone, Record, Stamp};
 
 use crate::error::Cause;
@@ -99,7 +99,7 @@ struct RecordRow<'a> {
     function: &'a str,
     origin: OriginRow<'a>,
     stamp: Stamp,
-    #[serde(serialize_with = "as_bytes")]
+    #[serde(with = "serde_bytes")]
     body: &'a [u8],
 }
 
@@ -116,7 +116,7 @@ struct PublishRow<'a> {
     device: &'a str,
     topic: &'a str,
     flags: i32,
-    #[serde(serialize_with = "as_bytes", borrow)]
+    #[serde(with = "serde_bytes", borrow)]
     payload: &'a [u8],
 }
 
@@ -145,7 +145,7 @@ struct EventRow<'a> {
     time_us: u64,
     #[serde(borrow)]
     attributes: Vec<(&'a str, &'a str)>,
-    #[serde(serialize_with = "as_bytes", borrow)]
+    #[serde(with = "serde_bytes", borrow)]
     payload: &'a [u8],
 }
 
@@ -192,11 +192,6 @@ pub(crate) fn write_message(out: &mut Vec<u8>, attempts: u32, event: &Event) {
 pub(crate) fn read_message(bytes: &[u8]) -> Result<(u32, Event), String> {
     let row: MessageRow<'_> = read(bytes)?;
     Ok((row.attempts, row.event.event()?))
-}
-
-// One copy instead of a step for each byte; postcard writes the same for both.
-fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
 }
 
 /// Writes `version` and `value` into `out`, in place of what it held.
