@@ -10,7 +10,6 @@ use std::sync::Arc;
 use agent_core::deploy::{Step, steps};
 use agent_functions::Engine;
 use agent_store::{Deployment, Installed, Write};
-use arc_swap::ArcSwap;
 use function_package::{Digest, PublicKey};
 use sync_protocol::fleet::{Desired, DesiredFunction, FunctionReport, FunctionStatus};
 
@@ -349,7 +348,7 @@ impl Fleet {
 
     async fn slot(&self, name: &str, active: Active) -> Result<Arc<Slot>, StepError> {
         let id = self.writer.function(name).await.ok_or_else(|| StepError::Store(name.to_owned()))?;
-        Ok(Arc::new(Slot { id, name: name.into(), active: ArcSwap::from_pointee(active) }))
+        Ok(Arc::new(Slot::new(id, name, active)))
     }
 
     fn tidy(&self) {

@@ -7,7 +7,11 @@ use agent_core::lanes::MemoryLimits;
 
 /// Events that were received and are not yet committed. Larger lets more of them share a commit; each holds its payload
 /// in memory, so this times the largest packet is the worst case.
-pub const EVENTS_IN_FLIGHT: usize = 4_096;
+pub const EVENTS_IN_FLIGHT: usize = 8_192;
+
+/// Events in flight that one function may want: beyond that, whoever sends one more waits, and nobody else does. Two commits
+/// of a full group, so that the next ones run while the first is written.
+pub const EVENTS_OF_A_FUNCTION: usize = 2 * GROUP;
 
 /// Bytes of payload that events in flight may hold. Keeps the worst case of [`EVENTS_IN_FLIGHT`] within a small gateway.
 pub const BYTES_IN_FLIGHT: u32 = 64 << 20;
@@ -15,6 +19,9 @@ pub const BYTES_IN_FLIGHT: u32 = 64 << 20;
 /// Outcomes in one commit. One fsync for a thousand is as good as for ten thousand, and a thousand take about 2 ms to
 /// write, which is what an acknowledgement waits at least.
 pub const GROUP: usize = 1_024;
+
+/// Runs that wait on one worker's stack while another is served. Each holds its instance; the last one is not interrupted.
+pub const PAUSED_RUNS: usize = 8;
 
 /// What lanes may remember of their state and of the sources they heard.
 pub const LANE_MEMORY: MemoryLimits = MemoryLimits { lane: 4 << 20, idle: 16 << 20 };

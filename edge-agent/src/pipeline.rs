@@ -90,7 +90,13 @@ pub struct InFlight {
     acknowledge: Mutex<Option<Acknowledge>>,
     settled: Mutex<Settled>,
     origin: Origin,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
+}
+
+/// What an event in flight takes: of the room for all events, and of that of each function that wants it.
+struct Room {
+    _all: OwnedSemaphorePermit,
+    _functions: Vec<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for Pipeline {
@@ -125,27 +131,29 @@ impl Pipeline {
         })
     }
 
-    /// Takes an event. Waits while as many events are in flight as may be.
+    /// Takes an event. Waits while as many events are in flight as may be, in all or of a function that wants it.
     ///
     /// An event that no function wants is acknowledged at once and not stored.
     pub async fn submit(&self, event: Event, acknowledge: Acknowledge) {
-        let Some(room) = self.room_for(&event).await else { return };
-        self.counters.received.add(1);
-        let plan = self.plan.load();
+        let plan = self.plan.load_full();
         let mut numbers = Vec::new();
         plan.route(&event, &mut numbers);
         if numbers.is_empty() {
+            self.counters.received.add(1);
             self.counters.unmatched.add(1);
             acknowledge(Settled::default());
             return;
         }
+        let slots = numbers.iter().map(|number| plan.slot(*number));
+        let Some(room) = self.room_for(&event, slots.clone()).await else { return };
+        self.counters.received.add(1);
         let event = InFlight::new(event, Origin::default(), numbers.len(), acknowledge, room);
-        self.push(numbers.iter().map(|number| plan.slot(*number)), &event);
+        self.push(slots, &event);
     }
 
-    /// Takes an event that is for one function. Waits while as many events are in flight as may be.
+    /// Takes an event that is for one function. Waits while as many events are in flight as may be, in all or of this function.
     pub async fn submit_to(&self, slot: &Arc<Slot>, event: Event, origin: Origin, acknowledge: Acknowledge) {
-        let Some(room) = self.room_for(&event).await else { return };
+        let Some(room) = self.room_for(&event, [slot].into_iter()).await else { return };
         self.counters.received.add(1);
         let event = InFlight::new(event, origin, 1, acknowledge, room);
         self.push([slot].into_iter(), &event);
@@ -165,17 +173,23 @@ impl Pipeline {
 
     /// Puts an event that cannot be handled into the dead letters, and acknowledges it when it is there.
     pub async fn refuse(&self, event: Event, reason: String, acknowledge: Acknowledge) {
-        let Some(room) = self.room_for(&event).await else { return };
+        let Some(room) = self.room_for(&event, [].into_iter()).await else { return };
         self.counters.received.add(1);
         tracing::warn!(device = %event.device, topic = %event.topic, reason, "refused an event; it is in the dead letters");
         let event = InFlight::new(event, Origin::default(), 1, acknowledge, room);
         self.writer.finished(writer::Finished::refused(event, reason, self.clock.stamp()));
     }
 
-    // `None` only if the semaphore was closed, which nobody does.
-    async fn room_for(&self, event: &Event) -> Option<OwnedSemaphorePermit> {
+    // `None` only if a semaphore was closed, which nobody does.
+    async fn room_for(&self, event: &Event, slots: impl ExactSizeIterator<Item = &Arc<Slot>>) -> Option<Room> {
+        let mut functions = Vec::with_capacity(slots.len());
+        // First, so that whoever waits for a slow function holds nothing that others need.
+        for slot in slots {
+            functions.push(slot.room.clone().acquire_owned().await.ok()?);
+        }
         let units = (event.payload.len() as u32).div_ceil(ROOM_UNIT).clamp(1, limits::EVENTS_IN_FLIGHT as u32);
-        self.room.clone().acquire_many_owned(units).await.ok()
+        let all = self.room.clone().acquire_many_owned(units).await.ok()?;
+        Some(Room { _all: all, _functions: functions })
     }
 
     /// What runs now.
@@ -219,8 +233,13 @@ impl Pipeline {
         }
     }
 
-    fn done(&self, lane: LaneId, memory: agent_core::lanes::Memory) {
-        self.lanes().lanes.done(lane, memory);
+    // The run of another function that is to come before this one goes on. Never blocks.
+    fn next_before(&self, lane: LaneId, fuel: u64) -> Option<Turn<Job>> {
+        self.lanes().lanes.take_before(lane, fuel)
+    }
+
+    fn done(&self, lane: LaneId, memory: agent_core::lanes::Memory, fuel: u64) {
+        self.lanes().lanes.done(lane, memory, fuel);
         // The lane may have more to do, and the worker that is here comes for its next run anyway; so nobody is woken.
     }
 
@@ -252,13 +271,7 @@ impl Pipeline {
 }
 
 impl InFlight {
-    fn new(
-        event: Event,
-        origin: Origin,
-        functions: usize,
-        acknowledge: Acknowledge,
-        room: OwnedSemaphorePermit,
-    ) -> Arc<Self> {
+    fn new(event: Event, origin: Origin, functions: usize, acknowledge: Acknowledge, room: Room) -> Arc<Self> {
         Arc::new(Self {
             event,
             remaining: AtomicUsize::new(functions),

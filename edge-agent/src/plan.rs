@@ -10,6 +10,9 @@ use agent_functions::{Function, Trap};
 use agent_store::FunctionId;
 use arc_swap::ArcSwap;
 use function_package::{Digest, Partition, Retry, Trigger};
+use tokio::sync::Semaphore;
+
+use crate::limits;
 
 /// One version of a function, ready to run.
 #[derive(Debug)]
@@ -50,6 +53,16 @@ pub struct Slot {
     pub name: Arc<str>,
     /// What runs.
     pub active: ArcSwap<Active>,
+    /// For its events in flight, so that one slow function leaves room for others.
+    pub room: Arc<Semaphore>,
+}
+
+impl Slot {
+    /// The place of a function that has no events yet.
+    pub fn new(id: FunctionId, name: impl Into<Arc<str>>, active: Active) -> Self {
+        let room = Arc::new(Semaphore::new(limits::EVENTS_OF_A_FUNCTION));
+        Self { id, name: name.into(), active: ArcSwap::from_pointee(active), room }
+    }
 }
 
 /// What runs in a slot.

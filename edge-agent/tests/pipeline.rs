@@ -12,7 +12,6 @@ use agent_core::retention::{Quota, Retention, StreamPolicy, WhenFull};
 use agent_core::{Event, Identity};
 use agent_functions::Engine;
 use agent_store::{Reader, Store};
-use arc_swap::ArcSwap;
 use edge_agent::clock::Clock;
 use edge_agent::counters::Counters;
 use edge_agent::install;
@@ -59,9 +58,15 @@ impl Running {
     }
 
     fn run(&self, name: &str, active: Active) {
-        let id = self.runtime.block_on(self.writer.function(name)).unwrap();
-        let slot = Arc::new(Slot { id, name: name.into(), active: ArcSwap::from_pointee(active) });
-        self.pipeline.set_plan(Plan::new([slot]));
+        self.run_all([(name, active)]);
+    }
+
+    fn run_all<const N: usize>(&self, functions: [(&str, Active); N]) {
+        let slots = functions.map(|(name, active)| {
+            let id = self.runtime.block_on(self.writer.function(name)).unwrap();
+            Arc::new(Slot::new(id, name, active))
+        });
+        self.pipeline.set_plan(Plan::new(slots));
     }
 
     /// What comes through when the event was acknowledged; closed when it never will be.
@@ -141,6 +146,80 @@ fn traps_on_x() -> String {
 
 fn trusted(version: Version) -> Active {
     Active { current: Arc::new(version), trial: None }
+}
+
+/// Takes all its fuel, on the topics below `burn`.
+fn burner(fuel: u64) -> Active {
+    let module = r#"(module
+        (memory (export "memory") 1)
+        (func (export "edge_alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "edge_handle") (param i32 i32) (result i32) (loop $l (br $l)) unreachable))"#;
+    let manifest = format!(
+        "manifest = 1\nname = \"burner\"\nversion = \"1.0.0\"\n[[trigger]]\nmqtt = \"burn/#\"\n[limits]\nfuel = {fuel}\n"
+    );
+    let package = Package::pack(&wat::parse_str(module).unwrap(), &manifest).unwrap();
+    trusted(install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap())
+}
+
+fn burning(device: &str) -> Event {
+    Event::new(EventKind::Mqtt, device, "burn/it", *b"", 0)
+}
+
+#[test]
+fn a_function_that_burns_for_long_on_every_worker_lets_others_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path());
+    // Half a second on each of the two workers, and more on a busy machine.
+    running.run_all([("burner", burner(400_000_000)), ("f", trusted(version(&traps_on_x())))]);
+    let (burned, burns) = mpsc::channel();
+    for device in ["one", "two"] {
+        let burned = burned.clone();
+        let acknowledge = Box::new(move |_| burned.send(()).unwrap());
+        running.runtime.block_on(running.pipeline.submit(burning(device), acknowledge));
+    }
+    for sequence in 1..=5 {
+        running.submit(sequence, b"quick").recv_timeout(DEADLINE).unwrap();
+    }
+    assert_eq!(burns.try_recv(), Err(mpsc::TryRecvError::Empty));
+    assert_eq!(running.records().len(), 5);
+    for _ in 0..2 {
+        burns.recv_timeout(DEADLINE).unwrap();
+    }
+    assert_eq!(running.reader.dead_letters(0, 10).unwrap().len(), 2);
+    running.stop();
+}
+
+#[test]
+fn a_flood_of_events_for_a_slow_function_leaves_room_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path());
+    running.run_all([("burner", burner(200_000)), ("f", trusted(version(&traps_on_x())))]);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let pipeline = running.pipeline.clone();
+    let flood = std::thread::spawn(move || {
+        let flood = async {
+            for event in 0.. {
+                let device = format!("{}", event % 10);
+                pipeline.submit(burning(&device), Box::new(|_| ())).await;
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            tokio::select! { () = flood => {}, _ = stopped => {} }
+        });
+    });
+    let begun = std::time::Instant::now();
+    while running.pipeline.in_flight() < 1_000 {
+        assert!(begun.elapsed() < DEADLINE);
+        std::thread::yield_now();
+    }
+    for sequence in 1..=20 {
+        running.submit(sequence, b"quick").recv_timeout(DEADLINE).unwrap();
+        assert!(running.pipeline.in_flight() < edge_agent::limits::EVENTS_IN_FLIGHT / 2);
+    }
+    stop.send(()).unwrap();
+    flood.join().unwrap();
+    running.stop();
 }
 
 #[test]

@@ -113,10 +113,10 @@ async fn a_gateway_that_waits_is_woken_by_what_concerns_it_only() {
     assert_eq!(a.sync(&request).await, Ok(fleet::Reply::Unchanged));
     assert!(begun.elapsed() >= Duration::from_millis(900));
     let request = fleet::Request { wait_s: 50, ..request };
+    let seen = world.api.gateway_state(&a.id).await.last_seen_us;
     let begun = Instant::now();
     let (answer, ()) = tokio::join!(a.sync(&request), async {
         // Once the writer has seen the request.
-        let seen = world.api.gateway_state(&a.id).await.last_seen_us;
         wait_for("the request that waits", || async {
             (world.api.gateway_state(&a.id).await.last_seen_us > seen).then_some(())
         })

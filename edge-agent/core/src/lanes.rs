@@ -1,7 +1,8 @@
 //! Which run comes next, on which thread, and what a run may remember.
 //!
 //! A **lane** is one function's events of one partition. Within a lane runs happen one at a time and in order; lanes run
-//! in parallel. Functions take turns, so that one with many busy lanes does not crowd out one with few.
+//! in parallel. Which function is next is a matter of what each has used (`turns` decides), so that one with many
+//! busy lanes, or with long runs, does not crowd out the others.
 //!
 //! Nobody else writes a lane's state, so what the lane last read or wrote *is* its state, whether or not the commit has
 //! happened yet. That is why a run sees the writes of runs that still wait for their commit, and why a lane's memory may
@@ -20,6 +21,7 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::dedup::Seen;
+use crate::turns::Turns;
 
 /// A small number that stands for a function's name, the same for the life of a gateway's store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,9 +119,8 @@ pub struct Lanes<J> {
     next: u64,
     lanes: BTreeMap<u64, Lane<J>>,
     by_key: BTreeMap<LaneKey, u64>,
-    // Functions that have lanes to run, in the order of their turns, and the lanes.
-    turns: VecDeque<FunctionId>,
-    ready: BTreeMap<FunctionId, VecDeque<u64>>,
+    // Lanes to run.
+    turns: Turns,
     // Lanes that could be forgotten, the one that has been idle longest first.
     idle: BTreeMap<u64, u64>,
     tick: u64,
@@ -155,8 +156,7 @@ impl<J> Lanes<J> {
             next: 0,
             lanes: BTreeMap::new(),
             by_key: BTreeMap::new(),
-            turns: VecDeque::new(),
-            ready: BTreeMap::new(),
+            turns: Turns::default(),
             idle: BTreeMap::new(),
             tick: 0,
             idle_bytes: 0,
@@ -187,29 +187,43 @@ impl<J> Lanes<J> {
     /// The next run, if any lane has one.
     pub fn take(&mut self) -> Option<Turn<J>> {
         loop {
-            let function = self.turns.pop_front()?;
-            let Some(queue) = self.ready.get_mut(&function) else { continue };
-            let number = queue.pop_front();
-            if queue.is_empty() {
-                self.ready.remove(&function);
-            } else {
-                self.turns.push_back(function);
-            }
-            let Some(number) = number else { continue };
-            let Some(lane) = self.lanes.get_mut(&number) else { continue };
-            lane.queued = false;
-            if let (Some(job), Some(memory)) = (lane.jobs.pop_front(), lane.memory.take()) {
-                return Some(Turn { lane: LaneId { generation: self.generation, number }, job, memory });
+            let number = self.turns.take()?;
+            if let Some(turn) = self.turn(number) {
+                return Some(turn);
             }
         }
     }
 
-    /// A run is over and its outcome is with the writer.
-    pub fn done(&mut self, id: LaneId, memory: Memory) {
+    /// The run of another function that is to come before this one goes on, if there is one; `fuel` is what this one took
+    /// since it was last said.
+    pub fn take_before(&mut self, id: LaneId, fuel: u64) -> Option<Turn<J>> {
+        if id.generation != self.generation {
+            return self.take();
+        }
+        let function = self.lanes.get(&id.number)?.key.function;
+        self.turns.charge(function, fuel);
+        loop {
+            let number = self.turns.take_before(function)?;
+            if let Some(turn) = self.turn(number) {
+                return Some(turn);
+            }
+        }
+    }
+
+    fn turn(&mut self, number: u64) -> Option<Turn<J>> {
+        let lane = self.lanes.get_mut(&number)?;
+        lane.queued = false;
+        let (job, memory) = (lane.jobs.pop_front()?, lane.memory.take()?);
+        Some(Turn { lane: LaneId { generation: self.generation, number }, job, memory })
+    }
+
+    /// A run is over and its outcome is with the writer; `fuel` is what it took since that was last said.
+    pub fn done(&mut self, id: LaneId, memory: Memory, fuel: u64) {
         if id.generation != self.generation {
             return;
         }
         if let Some(lane) = self.lanes.get_mut(&id.number) {
+            self.turns.charge(lane.key.function, fuel);
             lane.memory = Some(memory);
             lane.uncommitted += 1;
         }
@@ -265,11 +279,7 @@ impl<J> Lanes<J> {
         if !lane.jobs.is_empty() {
             if !lane.queued {
                 lane.queued = true;
-                let queue = self.ready.entry(lane.key.function).or_default();
-                if queue.is_empty() {
-                    self.turns.push_back(lane.key.function);
-                }
-                queue.push_back(number);
+                self.turns.push(lane.key.function, number);
             }
         } else if lane.uncommitted == 0 {
             self.idle_bytes += memory.bytes();
@@ -316,19 +326,24 @@ mod tests {
         let other = lanes.take().unwrap();
         assert_eq!((first.job, other.job), (1, 3));
         assert!(lanes.take().is_none());
-        lanes.done(first.lane, first.memory);
+        lanes.done(first.lane, first.memory, 0);
         assert_eq!(lanes.take().unwrap().job, 2);
     }
 
     #[test]
-    fn functions_take_turns() {
+    fn a_long_run_lets_others_pass_until_they_have_used_as_much() {
         let mut lanes = Lanes::new(LIMITS);
-        for partition in 0..10 {
-            lanes.push(key(1, &format!("{partition}")), 1);
-        }
+        lanes.push(key(1, "a"), 1);
+        let long = lanes.take().unwrap();
+        assert!(lanes.take_before(long.lane, 1_000_000).is_none());
+        lanes.push(key(1, "b"), 1);
         lanes.push(key(2, "x"), 2);
-        let order: Vec<i32> = core::iter::from_fn(|| lanes.take().map(|turn| turn.job)).collect();
-        assert_eq!(order[..3], [1, 2, 1]);
+        let other = lanes.take_before(long.lane, 1_000_000).unwrap();
+        assert_eq!(other.job, 2);
+        // The other lane of the same function is not before it, and nor is who has used more.
+        lanes.done(other.lane, other.memory, 5_000_000);
+        lanes.push(key(2, "x"), 2);
+        assert!(lanes.take_before(long.lane, 1_000_000).is_none());
     }
 
     #[test]
@@ -338,11 +353,11 @@ mod tests {
         let mut turn = lanes.take().unwrap();
         turn.memory.set_state(b"k", Some(b"v".as_slice().into()));
         let lane = turn.lane;
-        lanes.done(lane, turn.memory);
+        lanes.done(lane, turn.memory, 0);
         lanes.push(key(1, "a"), 2);
         let turn = lanes.take().unwrap();
         assert_eq!(turn.memory.state(b"k"), Some(Some(b"v".as_slice().into())));
-        lanes.done(lane, turn.memory);
+        lanes.done(lane, turn.memory, 0);
         lanes.committed(lane, 2);
         lanes.push(key(1, "a"), 3);
         assert_eq!(lanes.take().unwrap().memory.state(b"k"), None);
@@ -355,7 +370,7 @@ mod tests {
         lanes.push(key(1, "a"), 2);
         let mut turn = lanes.take().unwrap();
         turn.memory.set_state(b"k", Some(vec![0; 5_000].into()));
-        lanes.done(turn.lane, turn.memory);
+        lanes.done(turn.lane, turn.memory, 0);
         assert!(lanes.take().is_none());
         lanes.committed(turn.lane, 1);
         assert_eq!(lanes.take().unwrap().memory.bytes(), 0);
@@ -370,7 +385,7 @@ mod tests {
         assert_eq!(lanes.reset(), [2]);
         lanes.push(key(1, "a"), 3);
         assert!(!lanes.is_current(turn.lane));
-        lanes.done(turn.lane, turn.memory);
+        lanes.done(turn.lane, turn.memory, 0);
         assert_eq!(lanes.take().unwrap().job, 3);
     }
 
@@ -385,7 +400,7 @@ mod tests {
             let (mut number, mut out) = (0, 0);
             let finish = |lanes: &mut Lanes<_>, mut turn: Turn<(LaneKey, u32)>, uncommitted: &mut Vec<LaneId>| {
                 turn.memory.set_state(&turn.job.1.to_le_bytes(), Some(vec![0; 40].into()));
-                lanes.done(turn.lane, turn.memory);
+                lanes.done(turn.lane, turn.memory, 0);
                 uncommitted.push(turn.lane);
             };
             for (step, function, partition) in steps {

@@ -20,6 +20,7 @@ pub mod retention;
 pub mod router;
 pub mod schedule;
 pub mod topic;
+mod turns;
 pub mod uplink;
 
 pub use backoff::Backoff;

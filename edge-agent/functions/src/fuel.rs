@@ -8,6 +8,9 @@
 //! Measured on two cores of a virtual machine: 1 to 4 nanoseconds for a unit of a function's own instructions, at worst
 //! 14 (calls of a function with 999 locals); 0.1 to 2.5 nanoseconds for a unit that is charged by these rates.
 
+/// Units after which a run pauses, so that others may be served: some half a millisecond.
+pub const SLICE: u64 = 400_000;
+
 /// One call of an import: the way out of the interpreter and back, and the bookkeeping of an effect.
 pub const PER_CALL: u64 = 200;
 

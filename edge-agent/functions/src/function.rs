@@ -8,7 +8,7 @@ use function_abi::{Attributes, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_
 use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
 use crate::contain::contain;
-use crate::fuel::PER_STATE_READ;
+use crate::fuel::{PER_STATE_READ, SLICE};
 use crate::host::{Host, Question, Shared, StateRead, Stop};
 use crate::imports::{answer_state, charge, units};
 use crate::limits::Limits;
@@ -27,7 +27,8 @@ struct Inner {
     start_fuel: u64,
 }
 
-/// Where a run reads its state. What the run wrote itself comes first, and does not get here.
+/// What a run asks of whoever runs it: to read its state, and to let others go on. What the run wrote itself comes first, and
+/// does not get here.
 pub trait Reads {
     /// The value of a key, within the function and the partition of the run.
     ///
@@ -41,6 +42,12 @@ pub trait Reads {
     /// # Errors
     /// As [`state`](Self::state).
     fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
+
+    /// The run has taken so many units of fuel and has not ended, [`SLICE`] or more since the last time: whoever is next may
+    /// be served before it goes on.
+    fn pause(&mut self, fuel: u64) {
+        let _ = fuel;
+    }
 }
 
 /// The store could not answer.
@@ -129,7 +136,7 @@ impl Function {
         let ended = self.handle(&mut store, event, reads);
         let own = store.data().memory.map_or(0, |memory| memory.data_size(&store));
         let memory_bytes = own + store.data().kernel.size();
-        let left = store.get_fuel().unwrap_or(0);
+        let left = fuel_left(&store);
         let host = store.into_data();
         let outcome = match ended {
             Ok(()) => Outcome::Done(host.effects),
@@ -151,9 +158,7 @@ impl Function {
         let inner = &*self.0;
         let mut store = Store::new(&inner.engine, Host::new(Arc::clone(&inner.shared), seed));
         store.limiter(|host| host);
-        store
-            .set_fuel(inner.shared.limits.fuel.saturating_sub(inner.start_fuel))
-            .expect("fuel is on in the configuration of every engine");
+        set_fuel(&mut store, inner.shared.limits.fuel.saturating_sub(inner.start_fuel), 0);
         store
     }
 
@@ -163,6 +168,10 @@ impl Function {
             .map_err(|panicked| self.fault(panicked.0))?
             .map_err(|error| Trap::from_error(&error, store.data()))?;
         store.data_mut().memory = instance.get_memory(&*store, EXPORT_MEMORY);
+        // Only now: a start function cannot be interrupted.
+        let left = fuel_left(store);
+        let slice = left.min(SLICE);
+        set_fuel(store, slice, left - slice);
         Ok(instance)
     }
 
@@ -186,7 +195,7 @@ impl Function {
         }
     }
 
-    /// Calls into the function, and answers its reads of the state until it returns.
+    /// Calls into the function, answers its reads of the state, and pauses after each slice of fuel, until it returns.
     pub(crate) fn call<R: wasmi::WasmResults>(
         &self,
         store: &mut Store<Host>,
@@ -200,7 +209,18 @@ impl Function {
                 .map_err(|error| End::Failed(Trap::from_error(&error, store.data())))?;
             let waiting = match state {
                 TypedResumableCall::Finished(answer) => return Ok(answer),
-                TypedResumableCall::OutOfFuel(_) => return Err(End::Failed(Trap::out_of_fuel(store.data()))),
+                TypedResumableCall::OutOfFuel(paused) => {
+                    let reserve = store.data().reserve;
+                    let slice = store.get_fuel().unwrap_or(0);
+                    let more = SLICE.max(paused.required_fuel().saturating_sub(slice)).min(reserve);
+                    if more == 0 {
+                        return Err(End::Failed(Trap::out_of_fuel(store.data())));
+                    }
+                    reads.pause(self.0.shared.limits.fuel - fuel_left(store));
+                    set_fuel(store, slice + more, reserve - more);
+                    step = contain(|| paused.resume(&mut *store));
+                    continue;
+                }
                 TypedResumableCall::HostTrap(waiting) => waiting,
             };
             let read = match waiting.host_error().downcast_ref() {
@@ -283,6 +303,17 @@ impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Function").field(&self.0.shared).finish()
     }
+}
+
+/// What the run may still take, over all slices.
+fn fuel_left(store: &Store<Host>) -> u64 {
+    store.get_fuel().unwrap_or(0) + store.data().reserve
+}
+
+/// So much may be taken until the run pauses, and so much after that.
+fn set_fuel(store: &mut Store<Host>, slice: u64, reserve: u64) {
+    store.set_fuel(slice).expect("fuel is on in the configuration of every engine");
+    store.data_mut().reserve = reserve;
 }
 
 fn exports(instance: Instance, store: &Store<Host>) -> Result<Exports, wasmi::Error> {

@@ -99,6 +99,8 @@ pub(crate) struct Host {
     pub(crate) logs: Vec<LogLine>,
     pub(crate) logs_dropped: u64,
     pub(crate) read: Option<StateRead>,
+    /// Fuel beyond that of this slice.
+    pub(crate) reserve: u64,
     pub(crate) random: Random,
     /// What a plug-in shares with us; empty for all others.
     pub(crate) kernel: Kernel,
@@ -119,6 +121,7 @@ impl Host {
             logs: Vec::new(),
             logs_dropped: 0,
             read: None,
+            reserve: 0,
             random: Random::new(seed),
             kernel: Kernel::default(),
             written: BTreeMap::new(),

@@ -223,6 +223,9 @@ pub(crate) fn units(bytes: usize) -> u64 {
 /// Takes fuel for work that the host does.
 pub(crate) fn charge(mut ctx: impl AsContextMut<Data = Host>, units: u64) -> Result<(), Stop> {
     let mut ctx = ctx.as_context_mut();
-    let left = ctx.get_fuel().map_err(|_| Stop::OutOfFuel)?.checked_sub(units).ok_or(Stop::OutOfFuel)?;
-    ctx.set_fuel(left).map_err(|_| Stop::OutOfFuel)
+    let slice = ctx.get_fuel().map_err(|_| Stop::OutOfFuel)?;
+    // Whoever works at one go pays at one go.
+    let beyond = units.saturating_sub(slice);
+    ctx.data_mut().reserve = ctx.data().reserve.checked_sub(beyond).ok_or(Stop::OutOfFuel)?;
+    ctx.set_fuel(slice - (units - beyond)).map_err(|_| Stop::OutOfFuel)
 }

@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_functions::{Engine, Function, MAX_STREAM_BYTES, Outcome, TrapKind};
+use agent_functions::{Engine, Function, MAX_STREAM_BYTES, Outcome, ReadError, Reads, TrapKind, fuel};
 use common::{ALLOC, IMPORTS, State, data, effects, event, guest, guest_with, load, run, spec, trap, trap_of};
 
 /// Far more than any of these needs, far less than a run without bounds would take.
@@ -29,6 +30,48 @@ fn endless_work_runs_out_of_fuel() {
     assert_eq!(kind_of(&locals, "(loop $l (call $f) (br $l))"), TrapKind::OutOfFuel);
     let trap = trap_of("", "(loop $l (br $l))");
     assert!(trap.message.contains("used up its 10000000 units of fuel"), "{trap}");
+}
+
+/// In slices it costs what it costs at one go, and whoever runs it is asked in between.
+#[test]
+fn long_work_pauses_and_costs_the_same() {
+    struct Pauses(Vec<u64>);
+    impl Reads for Pauses {
+        fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+            Ok(None)
+        }
+        fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+            Ok(None)
+        }
+        fn pause(&mut self, fuel: u64) {
+            self.0.push(fuel);
+        }
+    }
+    // Instructions, bulk instructions, and work of the host.
+    let work = |rounds: u32| {
+        let body = format!(
+            "(local $i i32) (loop $l
+                (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))
+                (call $random_fill (i32.const 0) (i32.const 65536))
+                (drop (call $state_get (i32.const 0) (i32.const 8) (i32.const 0) (i32.const 0)))
+                (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                (br_if $l (i32.lt_u (local.get $i) (i32.const {rounds}))))"
+        );
+        let mut pauses = Pauses(Vec::new());
+        let run = load(&guest(&body)).run(&event(), &mut pauses, 1);
+        let fuel = run.fuel;
+        effects(run);
+        (fuel, pauses.0)
+    };
+    let (few, none) = work(2);
+    assert!(few < fuel::SLICE && none.is_empty());
+    let (many, pauses) = work(400);
+    // A round costs the same in any slice.
+    assert_eq!((many - few) % 398, 0);
+    assert_eq!((many - few) / 398, work(3).0 - few);
+    let slices = many / fuel::SLICE;
+    assert!((slices - 1..=slices).contains(&(pauses.len() as u64)), "{} pauses in {many}", pauses.len());
+    assert!(pauses.windows(2).all(|pair| pair[1] - pair[0] >= fuel::SLICE), "{pauses:?}");
 }
 
 /// These overflow the native stack, and end the process, where the interpreter relies on tail calls.

@@ -1,4 +1,5 @@
-//! A worker: runs functions, one event of one lane at a time.
+//! A worker: runs functions, one event of one lane at a time. A run that is long pauses now and then, and whoever is to come
+//! before it goes on is served meanwhile, on the same thread.
 
 use std::sync::Arc;
 
@@ -6,45 +7,83 @@ use agent_core::backoff::retry_after_ms;
 use agent_core::dedup::{BOOTS, Seen, Verdict as Known, WINDOW};
 use agent_core::deploy::Attempt;
 use agent_core::event::EventKind;
-use agent_core::lanes::Memory;
+use agent_core::lanes::{LaneId, Memory, Turn};
 use agent_core::{Effect, Event};
 use agent_functions::{Outcome, ReadError, Reads, Run, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
 
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
+use crate::limits;
 use crate::plan::{OnTrial, Version};
 
 /// Runs functions until the pipeline stops.
-pub fn work(pipeline: &Pipeline, mut reader: Reader, mut seed: u64) {
+pub fn work(pipeline: &Pipeline, reader: Reader, seed: u64) {
+    let mut worker = Worker { pipeline, reader, seed, paused: 0 };
     while let Some(turn) = pipeline.next() {
-        let mut memory = turn.memory;
-        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        match handle(pipeline, &turn.job, &mut memory, &mut reader, seed) {
+        worker.serve(turn);
+    }
+}
+
+struct Worker<'a> {
+    pipeline: &'a Pipeline,
+    reader: Reader,
+    seed: u64,
+    // Runs that wait further down on this thread's stack.
+    paused: usize,
+}
+
+impl Worker<'_> {
+    fn serve(&mut self, turn: Turn<Job>) {
+        let Turn { lane, job, mut memory } = turn;
+        let mut fuel = Fuel::default();
+        match handle(self, lane, &job, &mut memory, &mut fuel) {
             Ok(mut result) => {
+                let pipeline = self.pipeline;
                 if let Ended::Done(effects) = &mut result {
                     pipeline.retention.prioritise(effects);
                 }
                 let seen =
-                    turn.job.event.event.identity.as_ref().filter(|_| result.marks()).and_then(|identity| {
+                    job.event.event.identity.as_ref().filter(|_| result.marks()).and_then(|identity| {
                         Some((identity.source.clone(), memory.seen(&identity.source)?.to_bytes()))
                     });
-                pipeline.writer.finished(Finished::new(turn.lane, turn.job, seen, result, pipeline.clock.stamp()));
+                pipeline.writer.finished(Finished::new(lane, job, seen, result, pipeline.clock.stamp()));
             }
-            Err(error) => pipeline.writer.abandoned(error),
+            Err(error) => self.pipeline.writer.abandoned(error),
         }
         // After the outcome is with the writer: a later run of this lane must not overtake it.
-        pipeline.done(turn.lane, memory);
+        self.pipeline.done(lane, memory, fuel.unsaid());
+    }
+
+    fn next_seed(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.seed
+    }
+}
+
+/// What the runs for an event took so far, and how much of it the lanes were told.
+#[derive(Default)]
+struct Fuel {
+    // Of the runs that are over.
+    over: u64,
+    said: u64,
+}
+
+impl Fuel {
+    fn unsaid(&self) -> u64 {
+        self.over.saturating_sub(self.said)
     }
 }
 
 fn handle(
-    pipeline: &Pipeline,
+    worker: &mut Worker<'_>,
+    lane: LaneId,
     job: &Job,
     memory: &mut Memory,
-    reader: &mut Reader,
-    seed: u64,
+    fuel: &mut Fuel,
 ) -> Result<Ended, Abandoned> {
+    let pipeline = worker.pipeline;
+    let seed = worker.next_seed();
     let (slot, event) = (&job.slot, &job.event.event);
     let active = slot.active.load();
     let partition = &job.partition;
@@ -53,7 +92,7 @@ fn handle(
     let identified = event.identity.as_ref().filter(|_| first).map(|identity| (identity, event.content()));
     if let Some((identity, content)) = identified {
         if memory.seen(&identity.source).is_none() {
-            let seen = match reader.seen(slot.id, partition, &identity.source)? {
+            let seen = match worker.reader.seen(slot.id, partition, &identity.source)? {
                 Some(bytes) => Seen::from_bytes(&bytes)?,
                 None => Seen::default(),
             };
@@ -81,7 +120,7 @@ fn handle(
             }
         }
     }
-    let mut reads = LaneReads { memory, reader, function: slot.id, partition };
+    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, fuel };
     let ran = match run(&active.current, event, &mut reads, seed)? {
         Ok(done) => {
             judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
@@ -145,10 +184,11 @@ fn handle(
 fn run(
     version: &Version,
     event: &Event,
-    reads: &mut LaneReads<'_>,
+    reads: &mut LaneReads<'_, '_>,
     seed: u64,
 ) -> Result<Result<agent_core::Effects, Trap>, Abandoned> {
-    let Run { outcome, logs, .. } = version.function.run(event, reads, seed);
+    let Run { outcome, logs, fuel, .. } = version.function.run(event, reads, seed);
+    reads.fuel.over += fuel;
     for line in logs {
         log(version, event, &line);
     }
@@ -176,19 +216,22 @@ fn judge(pipeline: &Pipeline, trial: Option<&OnTrial>, attempt: Attempt, trap: O
     }
 }
 
-struct LaneReads<'a> {
+struct LaneReads<'a, 'w> {
+    worker: &'a mut Worker<'w>,
+    lane: LaneId,
     memory: &'a mut Memory,
-    reader: &'a mut Reader,
     function: FunctionId,
     partition: &'a str,
+    fuel: &'a mut Fuel,
 }
 
-impl Reads for LaneReads<'_> {
+impl Reads for LaneReads<'_, '_> {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
         if let Some(known) = self.memory.state(key) {
             return Ok(known);
         }
-        let value = self.reader.state(self.function, self.partition, key).map_err(|error| ReadError(error.into()))?;
+        let reader = &mut self.worker.reader;
+        let value = reader.state(self.function, self.partition, key).map_err(|error| ReadError(error.into()))?;
         let value: Option<Arc<[u8]>> = value.map(Into::into);
         self.memory.set_state(key, value.clone());
         Ok(value)
@@ -198,8 +241,8 @@ impl Reads for LaneReads<'_> {
     fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let mut after = after.to_vec();
         loop {
-            let stored = self
-                .reader
+            let reader = &mut self.worker.reader;
+            let stored = reader
                 .next_key(self.function, self.partition, prefix, &after)
                 .map_err(|error| ReadError(error.into()))?;
             match (self.memory.next_key(prefix, &after), stored) {
@@ -209,5 +252,19 @@ impl Reads for LaneReads<'_> {
                 (Some((known, false)), _) => after = known.to_vec(),
             }
         }
+    }
+
+    fn pause(&mut self, fuel: u64) {
+        if self.worker.paused == limits::PAUSED_RUNS {
+            return;
+        }
+        let taken = self.fuel.over + fuel;
+        let mut news = taken.saturating_sub(self.fuel.said);
+        self.fuel.said = taken;
+        self.worker.paused += 1;
+        while let Some(turn) = self.worker.pipeline.next_before(self.lane, std::mem::take(&mut news)) {
+            self.worker.serve(turn);
+        }
+        self.worker.paused -= 1;
     }
 }
