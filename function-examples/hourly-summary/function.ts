@@ -25,13 +25,37 @@ function startOfPeriod(timeUs: u64): u64 {
   return timeUs - timeUs % us;
 }
 
-/** Fails if the text is not a finite number from end to end. */
+/** Fails if the text is not a finite number of JSON (RFC 8259, section 6) from end to end: `parseFloat` ignores a bad rest. */
 function number(what: string, text: string): f64 {
-  let good = text.length > 0;
-  for (let i = 0; i < text.length; i++) good = good && "0123456789+-.eE".includes(text.charAt(i));
-  const value = good ? parseFloat(text) : NaN;
+  const value = isNumber(text) ? parseFloat(text) : NaN;
   if (!isFinite(value)) edge.fail(what + " is no number: " + text.substring(0, 64));
   return value;
+}
+
+function isNumber(text: string): bool {
+  let at = text.startsWith("-") ? 1 : 0;
+  let next = digits(text, at);
+  if (next == at || (next > at + 1 && text.charAt(at) == "0")) return false;
+  at = next;
+  if (text.charAt(at) == ".") {
+    next = digits(text, at + 1);
+    if (next == at + 1) return false;
+    at = next;
+  }
+  if (text.charAt(at) == "e" || text.charAt(at) == "E") {
+    at += 1;
+    if (text.charAt(at) == "+" || text.charAt(at) == "-") at += 1;
+    next = digits(text, at);
+    if (next == at) return false;
+    at = next;
+  }
+  return at == text.length;
+}
+
+/** Where the digits that begin at `at` end. */
+function digits(text: string, at: i32): i32 {
+  while (at < text.length && text.charCodeAt(at) >= 0x30 && text.charCodeAt(at) <= 0x39) at += 1;
+  return at;
 }
 
 /** The readings of one period so far. */

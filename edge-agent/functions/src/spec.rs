@@ -46,6 +46,9 @@ pub enum SpecCause {
     /// A stream that it may emit to.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// The topic that a plug-in's output is published to.
+    #[error("extism.topic: publishes to the topic {0:?}, which is not under [allow] publish; add it there")]
+    Topic(String),
 }
 
 impl Spec {
@@ -54,7 +57,10 @@ impl Spec {
     /// # Errors
     /// Names the function and what does not fit.
     pub fn of(manifest: &Manifest, overrides: &BTreeMap<String, String>) -> Result<Self, SpecError> {
-        let permissions = permissions(manifest);
+        let permissions = permissions(manifest).and_then(|permissions| match topic(manifest) {
+            Some(topic) if !permissions.may_publish(topic) => Err(SpecCause::Topic(topic.to_owned())),
+            _ => Ok(permissions),
+        });
         let found = permissions.and_then(|permissions| Ok((permissions, manifest.config_with(overrides)?)));
         let (permissions, config) =
             found.map_err(|cause: SpecCause| SpecError { function: manifest.name.clone(), cause })?;
@@ -62,6 +68,10 @@ impl Spec {
         let (name, extism) = (manifest.name.clone(), manifest.extism.clone());
         Ok(Self { name, version, limits: limits(manifest), permissions, config, extism })
     }
+}
+
+fn topic(manifest: &Manifest) -> Option<&str> {
+    manifest.extism.as_ref()?.topic.as_deref()
 }
 
 fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
@@ -99,5 +109,18 @@ mod tests {
         assert!(!spec.permissions.may_emit("b") && !spec.permissions.may_publish("c"));
         let error = with("limt", "31").unwrap_err().to_string();
         assert!(error.starts_with("function f: ") && error.contains("\"limt\""), "{error}");
+    }
+
+    #[test]
+    fn a_plug_in_may_publish_its_output() {
+        let of = |topic: &str| {
+            let text = format!(
+                "manifest = 1\nname = 'f'\nversion = '1.0.0'\n[[trigger]]\nmqtt = '#'\n[allow]\npublish = ['out/+']\n\
+                 [extism]\ntopic = '{topic}'\n"
+            );
+            Spec::of(&Manifest::parse("function.toml", &text).unwrap(), &BTreeMap::new()).map(|spec| spec.extism)
+        };
+        assert_eq!(of("out/a").unwrap().unwrap().topic.unwrap(), "out/a");
+        assert_eq!(of("in/a").unwrap_err().cause, SpecCause::Topic("in/a".to_owned()));
     }
 }

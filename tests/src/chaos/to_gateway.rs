@@ -168,7 +168,10 @@ impl Connection<'_> {
             }
             ToGateway::SlowReader => {
                 self.state().at_puback = AtPuback::Waits;
-                packet.pass(self.far)?;
+                // Whether it has struck is known when both directions have ended, and said there.
+                if packet.pass(self.far).is_err() {
+                    end(self.near, self.far);
+                }
                 Ok(After::AtPuback)
             }
             ToGateway::CutAnswer => {

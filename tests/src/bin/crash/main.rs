@@ -102,9 +102,17 @@ fn run(command: Command) -> Result<bool> {
 }
 
 fn simulate_all(runs: u64, seed: u64) -> Result<bool> {
-    let world = World::new()?;
-    let cloud = Cloud::start(&world)?;
-    let operator = Edgectl::new(&world, &cloud)?;
+    let mut world = World::new()?;
+    let all_clean = simulate_in(&world, runs, seed);
+    if !matches!(all_clean, Ok(true)) {
+        world.failed();
+    }
+    all_clean
+}
+
+fn simulate_in(world: &World, runs: u64, seed: u64) -> Result<bool> {
+    let cloud = Cloud::start(world)?;
+    let operator = Edgectl::new(world, &cloud)?;
     let mut all_clean = true;
     for seed in seed..seed.saturating_add(runs) {
         let report = simulate(&cloud, &operator, seed)?;
