@@ -82,7 +82,7 @@ pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
 /// # Errors
 /// If it cannot start; nothing was acknowledged then. [`StoreDamaged`] if it is to be started anew.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
-    let engine = Engine::new();
+    let engine = Engine::with_secrets(config.secrets.clone());
     let local = check(&config, &engine)?;
     let data_dir = &config.gateway.data_dir;
     fs::create_dir_all(data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use agent_core::Filter;
 use agent_core::retention::Retention;
+use agent_functions::Secrets;
 use function_package::PublicKey;
 use function_package::checked::{self, Mistakes, Table, integer, parsed, text};
 
@@ -16,6 +17,7 @@ use crate::inlet::identity::{Entry, MAX_DEPTH, MAX_ENTRIES, Mapping, Place};
 
 mod access;
 mod outbox;
+mod secrets;
 
 /// What an operator decided, checked: every value is within its range, and nothing contradicts anything else.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub status: Option<SocketAddr>,
     /// Where functions answer requests, if anywhere.
     pub http: Option<Http>,
+    /// What only functions may know that name it.
+    pub secrets: Secrets,
     /// Functions that are part of this gateway, not deployed to it.
     pub functions: Vec<LocalFunction>,
 }
@@ -194,6 +198,7 @@ impl Config {
             });
             let status = root.table("status", |t| Some(t.optional("listen", address())));
             let http = root.optional_table("http", http);
+            let secrets = root.table("secrets", |t| Some(secrets::secrets(t, base)));
             let functions = root.tables("function", 0..=1_000, |t| {
                 let path = t.required("path", text(1..=4_096));
                 let config = t.table("config", |t| {
@@ -210,6 +215,7 @@ impl Config {
                 deploy: deploy?,
                 status: status?,
                 http,
+                secrets: secrets?,
                 functions,
             })
         })

@@ -147,7 +147,11 @@ mod tests {
         store
             .commit(&[
                 outcome(OutcomeResult::Effects(vec![emit(b"one"), emit(b"two"), emit(&[0xff])])),
-                outcome(OutcomeResult::Effects(vec![Effect::StatePut { key: b"key".into(), value: b"value".into() }])),
+                outcome(OutcomeResult::Effects(vec![Effect::StatePut {
+                    key: b"key".into(),
+                    value: b"value".into(),
+                    ttl_s: None,
+                }])),
                 outcome(OutcomeResult::Dead(dead)),
             ])
             .unwrap();

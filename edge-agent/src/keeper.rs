@@ -1,4 +1,5 @@
-//! Keeps records that wait within their time and their room, as [`agent_core::retention`] decides.
+//! Keeps records that wait within their time and their room, as [`agent_core::retention`] decides, and deletes state whose time
+//! has ended.
 //!
 //! A quota is a bound that is come back to, not one that is never passed: what is committed while a request is on its way
 //! comes on top.
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::retention::Retention;
-use agent_store::{Reader, Write};
+use agent_store::{Reader, StoreError, Write};
+use tokio::task::block_in_place;
 
 use self::keeping::{Commit, Keeping};
 use crate::clock::Clock;
@@ -54,11 +56,29 @@ impl Keeper {
             if let Err(error) = keeping.round(&mut self.reader, now, &mut drops).await {
                 tracing::warn!("records that wait are not kept within their time and room: {error}");
             }
+            if let Err(error) = self.delete_ended_state().await {
+                tracing::warn!("state whose time has ended is not deleted: {error}");
+            }
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 () = self.wakers.quotas.notified() => {}
             }
         }
+    }
+}
+
+impl Keeper {
+    // In steps, so that no commit waits for long. Events that are on their way do not find these values either, whatever their
+    // lane remembers, unless the clock goes back; what is put anew has another end, and stays.
+    async fn delete_ended_state(&mut self) -> Result<(), StoreError> {
+        let time_us = self.clock.wall_us();
+        while block_in_place(|| self.reader.has_ended_state(time_us))? {
+            if self.writer.write(vec![Write::StateEnded { time_us }]).await.is_none() {
+                // It is being opened anew; the next round comes to it.
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -78,7 +78,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
     if matches!(arguments.command, Command::Run) {
         run(config, &arguments.config)?;
     } else {
-        let functions = agent::check(&config, &Engine::new())?;
+        let functions = agent::check(&config, &Engine::with_secrets(config.secrets.clone()))?;
         tracing::info!("{} is good; {} functions of its own", arguments.config.display(), functions.len());
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use agent_broker::{Handle, Stats};
-use agent_store::{Reader, StreamUsage};
+use agent_store::{FunctionUsage, Reader, StreamUsage};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -106,6 +106,7 @@ struct Function {
     deployment: u64,
     status: &'static str,
     detail: String,
+    state_bytes: u64,
 }
 
 /// Binds the address.
@@ -134,11 +135,11 @@ async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static st
 }
 
 async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
-    let (usage, dead_letters, messages) =
+    let Counted { usage, states, dead_letters, messages } =
         read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let pipeline = &sources.pipeline;
     let counters = &pipeline.counters;
-    let functions = sources.functions.borrow().iter().map(function).collect();
+    let functions = sources.functions.borrow().iter().map(|report| function(report, &states)).collect();
     let metered = sources.meter.read();
     Ok(Json(Status {
         version: crate::link::AGENT_VERSION,
@@ -169,10 +170,23 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
     }))
 }
 
-fn read(sources: &Sources) -> Result<(Vec<StreamUsage>, u64, u64), agent_store::StoreError> {
+/// What the store says.
+struct Counted {
+    usage: Vec<StreamUsage>,
+    states: Vec<FunctionUsage>,
+    dead_letters: u64,
+    messages: u64,
+}
+
+fn read(sources: &Sources) -> Result<Counted, agent_store::StoreError> {
     tokio::task::block_in_place(|| {
         let mut reader = sources.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((reader.usage()?, reader.dead_letter_count()?, reader.message_count()?))
+        Ok(Counted {
+            usage: reader.usage()?,
+            states: reader.functions()?,
+            dead_letters: reader.dead_letter_count()?,
+            messages: reader.message_count()?,
+        })
     })
 }
 
@@ -195,7 +209,7 @@ fn broker(stats: Stats) -> Broker {
     }
 }
 
-fn function(report: &FunctionReport) -> Function {
+fn function(report: &FunctionReport, states: &[FunctionUsage]) -> Function {
     use sync_protocol::fleet::FunctionStatus as S;
     Function {
         name: report.name.clone(),
@@ -209,5 +223,6 @@ fn function(report: &FunctionReport) -> Function {
             S::Failed => "failed",
         },
         detail: report.detail.clone(),
+        state_bytes: states.iter().find(|of| *of.name == *report.name).map_or(0, |of| of.state_bytes),
     }
 }

@@ -57,12 +57,23 @@ static void obey(const edge_event *event, edge_bytes line) {
     } else if (edge_same(command, EDGE("config"))) {
         int found = edge_config(rest, &value);
         answer_read(found, value);
+    } else if (edge_same(command, EDGE("secret"))) {
+        int found = edge_secret(rest, &value);
+        answer_read(found, value);
     } else if (edge_same(command, EDGE("get"))) {
         int found = edge_state(rest, &value);
         answer_read(found, value);
     } else if (edge_same(command, EDGE("put"))) {
         edge_bytes key = edge_cut(&rest, ' ');
         edge_state_put(key, rest);
+    } else if (edge_same(command, EDGE("putfor"))) {
+        uint32_t seconds = number(edge_cut(&rest, ' '));
+        edge_bytes key = edge_cut(&rest, ' ');
+        edge_state_put_for(key, rest, seconds);
+    } else if (edge_same(command, EDGE("putif"))) {
+        edge_bytes key = edge_cut(&rest, ' '), expected = edge_cut(&rest, ' ');
+        int absent = edge_same(expected, EDGE("-"));
+        answer(edge_state_put_if(key, absent ? 0 : &expected, rest) ? EDGE("yes") : EDGE("no"));
     } else if (edge_same(command, EDGE("delete"))) {
         edge_state_delete(rest);
     } else if (edge_same(command, EDGE("keys"))) {
@@ -91,6 +102,15 @@ static void obey(const edge_event *event, edge_bytes line) {
     } else if (edge_same(command, EDGE("log"))) {
         int32_t level = digit(edge_cut(&rest, ' '));
         edge_log(level, rest);
+    } else if (edge_same(command, EDGE("logwith"))) {
+        edge_text fields = {0};
+        int32_t level = digit(edge_cut(&rest, ' '));
+        edge_bytes name = edge_cut(&rest, ' ');
+        edge_add_field(&fields, name, edge_cut(&rest, ' '));
+        edge_log_with(level, rest, edge_made(&fields));
+    } else if (edge_same(command, EDGE("twin"))) {
+        edge_bytes name = edge_cut(&rest, ' ');
+        edge_twin_report(name, rest);
     } else if (edge_same(command, EDGE("fail"))) {
         edge_fail(rest);
     } else {

@@ -19,11 +19,21 @@ function obey(event: edge.Event, line: string): void {
   } else if (command == "config") {
     const value = edge.config(words.rest);
     answerRead(value === null ? null : edge.utf8(value));
+  } else if (command == "secret") {
+    const value = edge.secret(words.rest);
+    answerRead(value === null ? null : edge.utf8(value));
   } else if (command == "get") {
     answerRead(edge.state(words.rest));
   } else if (command == "put") {
     const key = words.next();
     edge.statePut(key, edge.utf8(words.rest));
+  } else if (command == "putfor") {
+    const seconds = words.number(), key = words.next();
+    edge.statePutFor(key, edge.utf8(words.rest), seconds);
+  } else if (command == "putif") {
+    const key = words.next(), expected = words.next();
+    const put = edge.statePutIf(key, expected == "-" ? null : edge.utf8(expected), edge.utf8(words.rest));
+    answer(edge.utf8(put ? "yes" : "no"));
   } else if (command == "delete") {
     edge.stateDelete(words.rest);
   } else if (command == "keys") {
@@ -49,6 +59,12 @@ function obey(event: edge.Event, line: string): void {
   } else if (command == "log") {
     const level = words.number();
     edge.log(level, words.rest);
+  } else if (command == "logwith") {
+    const level = words.number(), name = words.next(), value = words.next();
+    edge.logWith(level, words.rest, [new edge.Field(name, value)]);
+  } else if (command == "twin") {
+    const name = words.next();
+    edge.twinReport(name, edge.utf8(words.rest));
   } else if (command == "fail") {
     edge.fail(words.rest);
   } else {

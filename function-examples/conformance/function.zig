@@ -13,7 +13,27 @@ fn onEvent(event: *const edge.Event) !void {
     while (rest.len > 0) try obey(event, cut(&rest, '\n'));
 }
 
-const Command = enum { event, config, get, put, delete, keys, attribute, random, emit, publish, enqueue, respond, log, fail };
+const Command = enum {
+    event,
+    config,
+    secret,
+    get,
+    put,
+    putfor,
+    putif,
+    delete,
+    keys,
+    attribute,
+    random,
+    emit,
+    publish,
+    enqueue,
+    respond,
+    log,
+    logwith,
+    twin,
+    fail,
+};
 
 fn obey(event: *const edge.Event, line: []const u8) !void {
     var rest = line;
@@ -21,10 +41,22 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
     switch (command) {
         .event => try answerEvent(event),
         .config => try answerRead(try edge.config(rest)),
+        .secret => try answerRead(try edge.secret(rest)),
         .get => try answerRead(try edge.state(rest)),
         .put => {
             const key = cut(&rest, ' ');
             edge.statePut(key, rest);
+        },
+        .putfor => {
+            const seconds = try number(u32, &rest);
+            const key = cut(&rest, ' ');
+            edge.statePutFor(key, rest, seconds);
+        },
+        .putif => {
+            const key = cut(&rest, ' ');
+            const expected = cut(&rest, ' ');
+            const put = try edge.statePutIf(key, if (std.mem.eql(u8, expected, "-")) null else expected, rest);
+            answer(if (put) "yes" else "no");
         },
         .delete => edge.stateDelete(rest),
         .keys => {
@@ -60,6 +92,15 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
         .log => {
             const level = try number(u2, &rest);
             edge.log(@enumFromInt(level), rest);
+        },
+        .logwith => {
+            const level = try number(u2, &rest);
+            const field: edge.Field = .{ .name = cut(&rest, ' '), .value = cut(&rest, ' ') };
+            try edge.logWith(@enumFromInt(level), rest, &.{field});
+        },
+        .twin => {
+            const name = cut(&rest, ' ');
+            edge.twinReport(name, rest);
         },
         .fail => edge.fail(rest),
     }

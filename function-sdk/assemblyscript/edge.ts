@@ -22,6 +22,8 @@
 
 @external("edge_v1", "config_get")
 declare function config_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
+@external("edge_v1", "secret_get")
+declare function secret_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
 @external("edge_v1", "state_get")
 declare function state_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
 @external("edge_v1", "state_next")
@@ -30,6 +32,8 @@ declare function state_next(prefix: usize, prefix_len: i32, after: usize, after_
 declare function random_fill(out: usize, out_len: i32): void;
 @external("edge_v1", "state_put")
 declare function state_put(key: usize, key_len: i32, value: usize, value_len: i32): void;
+@external("edge_v1", "state_put_ttl")
+declare function state_put_ttl(key: usize, key_len: i32, value: usize, value_len: i32, ttl_s: u32): void;
 @external("edge_v1", "state_delete")
 declare function state_delete(key: usize, key_len: i32): void;
 @external("edge_v1", "emit")
@@ -40,8 +44,12 @@ declare function publish_(topic: usize, topic_len: i32, payload: usize, payload_
 declare function enqueue_(queue: usize, queue_len: i32, body: usize, body_len: i32, delay_ms: u32): void;
 @external("edge_v1", "respond")
 declare function respond_(status: u32, headers: usize, headers_len: i32, body: usize, body_len: i32): void;
+@external("edge_v1", "twin_report")
+declare function twin_report(name: usize, name_len: i32, value: usize, value_len: i32): void;
 @external("edge_v1", "log")
 declare function log_(level: i32, text: usize, text_len: i32): void;
+@external("edge_v1", "log_with")
+declare function log_with(level: i32, text: usize, text_len: i32, fields: usize, fields_len: i32): void;
 @external("edge_v1", "fail")
 declare function fail_(text: usize, text_len: i32): void;
 
@@ -94,6 +102,12 @@ export function config(key: string): string | null {
   return value === null ? null : text(value);
 }
 
+/** Reads a secret of the gateway that the manifest allows; null if there is none. */
+export function secret(key: string): string | null {
+  const value = read(secret_get, utf8(key));
+  return value === null ? null : text(value);
+}
+
 /** Reads a value of the state, this run's writes included; null if there is none. */
 export function state(key: string): Uint8Array | null { return read(state_get, utf8(key)); }
 
@@ -121,6 +135,27 @@ export function statePut(key: string, value: Uint8Array): void {
   state_put(k.dataStart, k.length, value.dataStart, value.length);
 }
 
+/** The same for some time: absent for events that are received so many seconds after this one, or later. */
+export function statePutFor(key: string, value: Uint8Array, ttlS: u32): void {
+  const k = utf8(key);
+  state_put_ttl(k.dataStart, k.length, value.dataStart, value.length, ttlS);
+}
+
+/**
+ * Stores a value if the present one is `expected`, null for absent; answers whether it was. Events of one partition run one
+ * at a time, so nothing comes in between.
+ */
+export function statePutIf(key: string, expected: Uint8Array | null, value: Uint8Array): bool {
+  const found = state(key);
+  if (found === null || expected === null) {
+    if (found !== null || expected !== null) return false;
+  } else if (found.length != expected.length || memory.compare(found.dataStart, expected.dataStart, found.length) != 0) {
+    return false;
+  }
+  statePut(key, value);
+  return true;
+}
+
 export function stateDelete(key: string): void {
   const k = utf8(key);
   state_delete(k.dataStart, k.length);
@@ -142,21 +177,32 @@ export function enqueue(queue: string, body: Uint8Array, delayMs: u32 = 0): void
   enqueue_(q.dataStart, q.length, body.dataStart, body.length, delayMs);
 }
 
-/** A header field. */
+/** A name with its value: a header field of `respond`, a field of `logWith`. */
 export class Field {
   constructor(public name: string, public value: string) {}
 }
 
 /** The answer to an HTTP request. */
 export function respond(status: u32, body: Uint8Array, fields: Field[] = []): void {
-  let headers = new Uint8Array(0);
-  for (let i = 0; i < fields.length; i++) headers = joined(headers, encoded(fields[i]));
+  const headers = encoded(fields);
   respond_(status, headers.dataStart, headers.length, body.dataStart, body.length);
+}
+
+/** A property of the event's device has this value now. */
+export function twinReport(name: string, value: Uint8Array): void {
+  const n = utf8(name);
+  twin_report(n.dataStart, n.length, value.dataStart, value.length);
 }
 
 export function log(level: i32, line: string): void {
   const l = utf8(line);
   log_(level, l.dataStart, l.length);
+}
+
+/** The same, with named values beside the text. */
+export function logWith(level: i32, line: string, fields: Field[]): void {
+  const l = utf8(line), f = encoded(fields);
+  log_with(level, l.dataStart, l.length, f.dataStart, f.length);
 }
 
 /** Ends the run as failed, with this text. */
@@ -209,7 +255,13 @@ function read(get: (key: usize, key_len: i32, out: usize, out_cap: i32) => i32, 
   }
 }
 
-function encoded(field: Field): Uint8Array {
+function encoded(fields: Field[]): Uint8Array {
+  let bytes = new Uint8Array(0);
+  for (let i = 0; i < fields.length; i++) bytes = joined(bytes, encodedField(fields[i]));
+  return bytes;
+}
+
+function encodedField(field: Field): Uint8Array {
   const name = utf8(field.name), value = utf8(field.value), lengths = new Uint8Array(8);
   store<u32>(lengths.dataStart, name.length);
   store<u32>(lengths.dataStart, value.length, 4);

@@ -30,6 +30,7 @@
 /* ---- The imports, as docs/abi.md has them: one row there is one line here. ---- */
 
 EDGE_IMPORT(config_get) int32_t edge_import_config_get(const void *key, size_t key_len, void *out, size_t out_cap);
+EDGE_IMPORT(secret_get) int32_t edge_import_secret_get(const void *key, size_t key_len, void *out, size_t out_cap);
 EDGE_IMPORT(state_get) int32_t edge_import_state_get(const void *key, size_t key_len, void *out, size_t out_cap);
 EDGE_IMPORT(state_next)
 int32_t edge_import_state_next(const void *prefix, size_t prefix_len, const void *after, size_t after_len, void *out,
@@ -37,6 +38,8 @@ int32_t edge_import_state_next(const void *prefix, size_t prefix_len, const void
 EDGE_IMPORT(random_fill) void edge_import_random_fill(void *out, size_t out_len);
 EDGE_IMPORT(state_put)
 void edge_import_state_put(const void *key, size_t key_len, const void *value, size_t value_len);
+EDGE_IMPORT(state_put_ttl)
+void edge_import_state_put_ttl(const void *key, size_t key_len, const void *value, size_t value_len, uint32_t ttl_s);
 EDGE_IMPORT(state_delete) void edge_import_state_delete(const void *key, size_t key_len);
 EDGE_IMPORT(emit)
 void edge_import_emit(const void *stream, size_t stream_len, const void *body, size_t body_len, int32_t priority);
@@ -46,7 +49,11 @@ EDGE_IMPORT(enqueue)
 void edge_import_enqueue(const void *queue, size_t queue_len, const void *body, size_t body_len, uint32_t delay_ms);
 EDGE_IMPORT(respond)
 void edge_import_respond(uint32_t status, const void *headers, size_t headers_len, const void *body, size_t body_len);
+EDGE_IMPORT(twin_report)
+void edge_import_twin_report(const void *name, size_t name_len, const void *value, size_t value_len);
 EDGE_IMPORT(log) void edge_import_log(int32_t level, const void *text, size_t text_len);
+EDGE_IMPORT(log_with)
+void edge_import_log_with(int32_t level, const void *text, size_t text_len, const void *fields, size_t fields_len);
 EDGE_IMPORT(fail) _Noreturn void edge_import_fail(const void *text, size_t text_len);
 
 enum { EDGE_NORMAL = 0, EDGE_HIGH = 1 };                                  /* priority of emit */
@@ -174,6 +181,10 @@ EDGE_LONG int edge_read(edge_reader *read, edge_bytes key, edge_bytes *value) {
 static inline int edge_config(edge_bytes key, edge_bytes *value) {
     return edge_read(edge_import_config_get, key, value);
 }
+/* Reads a secret of the gateway that the manifest allows; answers whether there is one, and leaves it empty if not. */
+static inline int edge_secret(edge_bytes key, edge_bytes *value) {
+    return edge_read(edge_import_secret_get, key, value);
+}
 /* Reads a value of the state, this run's writes included; answers whether there is one. */
 static inline int edge_state(edge_bytes key, edge_bytes *value) {
     return edge_read(edge_import_state_get, key, value);
@@ -194,6 +205,19 @@ static inline void edge_random(void *out, uint32_t len) { edge_import_random_fil
 static inline void edge_state_put(edge_bytes key, edge_bytes value) {
     edge_import_state_put(key.at, key.len, value.at, value.len);
 }
+/* The same for some time: absent for events that are received so many seconds after this one, or later. */
+static inline void edge_state_put_for(edge_bytes key, edge_bytes value, uint32_t ttl_s) {
+    edge_import_state_put_ttl(key.at, key.len, value.at, value.len, ttl_s);
+}
+/* Stores a value if the present one is `expected`, a null pointer for absent; answers whether it was. Events of one partition
+ * run one at a time, so nothing comes in between. */
+EDGE_LONG int edge_state_put_if(edge_bytes key, const edge_bytes *expected, edge_bytes value) {
+    edge_bytes found;
+    int there = edge_state(key, &found);
+    if (there != (expected != 0) || (there && !edge_same(found, *expected))) return 0;
+    edge_state_put(key, value);
+    return 1;
+}
 static inline void edge_state_delete(edge_bytes key) { edge_import_state_delete(key.at, key.len); }
 static inline void edge_emit(edge_bytes stream, edge_bytes body, int32_t priority) {
     edge_import_emit(stream.at, stream.len, body.at, body.len, priority);
@@ -209,7 +233,15 @@ static inline void edge_enqueue(edge_bytes queue, edge_bytes body, uint32_t dela
 static inline void edge_respond(uint32_t status, edge_bytes fields, edge_bytes body) {
     edge_import_respond(status, fields.at, fields.len, body.at, body.len);
 }
+/* A property of the event's device has this value now. */
+static inline void edge_twin_report(edge_bytes name, edge_bytes value) {
+    edge_import_twin_report(name.at, name.len, value.at, value.len);
+}
 static inline void edge_log(int32_t level, edge_bytes text) { edge_import_log(level, text.at, text.len); }
+/* `fields`: names with values, made with edge_add_field. */
+static inline void edge_log_with(int32_t level, edge_bytes text, edge_bytes fields) {
+    edge_import_log_with(level, text.at, text.len, fields.at, fields.len);
+}
 static inline _Noreturn void edge_fail(edge_bytes text) { edge_import_fail(text.at, text.len); }
 
 /* ---- Text, made piece by piece: begin with `edge_text text = {0}`. ---- */
@@ -241,7 +273,7 @@ EDGE_LONG void edge_add_u64(edge_text *text, uint64_t number) {
     edge_add(text, (edge_bytes){digits + at, sizeof digits - at});
 }
 
-/* A header field, for edge_respond. */
+/* A name with its value: a header field for edge_respond, a field for edge_log_with. */
 EDGE_LONG void edge_add_field(edge_text *fields, edge_bytes name, edge_bytes value) {
     uint32_t lens[2] = {name.len, value.len};
     edge_add(fields, (edge_bytes){(const char *)lens, sizeof lens});

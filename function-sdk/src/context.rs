@@ -60,6 +60,16 @@ impl<'e> Context<'e> {
         }
     }
 
+    /// A secret of the gateway that the manifest names under `[allow] secrets`; none if the gateway has none of this name.
+    /// Whatever the function does with it shows it: a log line, a record, an error.
+    ///
+    /// # Errors
+    /// It is no text, which no gateway has.
+    pub fn secret(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(value) = self.host.secret_get(name.as_bytes()) else { return Ok(None) };
+        String::from_utf8(value).map(Some).map_err(|_| Error::new(format_args!("the secret {name:?} is not UTF-8")))
+    }
+
     /// A state value as bytes.
     pub fn state_get(&mut self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
         self.host.state_get(key.as_ref())
@@ -73,7 +83,28 @@ impl<'e> Context<'e> {
 
     /// Effect: stores a state value.
     pub fn state_put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        self.host.state_put(key.as_ref(), value.as_ref());
+        self.host.state_put(key.as_ref(), value.as_ref(), None);
+    }
+
+    /// Effect: stores a state value that is absent for events which the gateway receives when this time has passed since the
+    /// present one: in whole seconds, 136 years at most.
+    ///
+    /// # Errors
+    /// The time is shorter than a second, or longer than that.
+    pub fn state_put_for(&mut self, ttl: Duration, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result {
+        let ttl_s = ttl_s(ttl, key.as_ref())?;
+        self.host.state_put(key.as_ref(), value.as_ref(), Some(ttl_s));
+        Ok(())
+    }
+
+    /// Effect: stores a state value if the present one is `expected` (`None`: absent); answers whether it was. Events of one
+    /// partition run one at a time, so nothing comes between the comparison and the effect.
+    pub fn state_put_if(&mut self, key: impl AsRef<[u8]>, expected: Option<&[u8]>, value: impl AsRef<[u8]>) -> bool {
+        let is = self.host.state_get(key.as_ref()).as_deref() == expected;
+        if is {
+            self.host.state_put(key.as_ref(), value.as_ref(), None);
+        }
+        is
     }
 
     /// Effect: removes a state value; an absent one is no error.
@@ -101,9 +132,17 @@ impl<'e> Context<'e> {
     /// # Errors
     /// The value cannot be encoded.
     pub fn set_state<T: Serialize>(&mut self, key: &str, value: &T) -> Result {
-        let bytes = postcard::to_allocvec(value)
-            .map_err(|error| Error::new(format_args!("the state {key:?} cannot be stored: {error}")))?;
-        self.host.state_put(key.as_bytes(), &bytes);
+        self.host.state_put(key.as_bytes(), &encode(key, value)?, None);
+        Ok(())
+    }
+
+    /// Effect: the same for some time, as [`Self::state_put_for`] says.
+    ///
+    /// # Errors
+    /// The value cannot be encoded, or the time is shorter than a second or too long.
+    pub fn set_state_for<T: Serialize>(&mut self, ttl: Duration, key: &str, value: &T) -> Result {
+        let ttl_s = ttl_s(ttl, key.as_bytes())?;
+        self.host.state_put(key.as_bytes(), &encode(key, value)?, Some(ttl_s));
         Ok(())
     }
 
@@ -182,6 +221,22 @@ impl<'e> Context<'e> {
         Ok(())
     }
 
+    /// Effect: says what a property of the event's device is now. The control plane keeps the latest value of each, whatever
+    /// order the reports arrive in.
+    ///
+    /// # Errors
+    /// The value cannot be encoded.
+    pub fn report(&mut self, property: &str, value: &(impl ToBytes + ?Sized)) -> Result {
+        self.host.twin_report(property, &value.to_bytes()?);
+        Ok(())
+    }
+
+    /// A log line with named values, which whoever collects logs can search:
+    /// `cx.log_with(LogLevel::Warn, "too hot", &[("celsius", "31.5")])`.
+    pub fn log_with(&mut self, level: LogLevel, text: impl AsRef<str>, fields: &[(&str, &str)]) {
+        self.host.log_with(level, text.as_ref(), fields);
+    }
+
     /// A log line: something failed.
     pub fn error(&mut self, text: impl AsRef<str>) {
         self.host.log(LogLevel::Error, text.as_ref());
@@ -205,6 +260,22 @@ impl<'e> Context<'e> {
     /// A random value: `cx.random::<u64>()`. The gateway keeps the seed, so that a run can be replayed.
     pub fn random<T: Random>(&mut self) -> T {
         T::from_random(|bytes| self.host.random_fill(bytes))
+    }
+}
+
+fn encode<T: Serialize>(key: &str, value: &T) -> Result<Vec<u8>> {
+    postcard::to_allocvec(value)
+        .map_err(|error| Error::new(format_args!("the state {key:?} cannot be stored: {error}")))
+}
+
+fn ttl_s(ttl: Duration, key: &[u8]) -> Result<u32> {
+    match u32::try_from(ttl.as_secs()) {
+        Ok(seconds @ 1..) => Ok(seconds),
+        _ => Err(Error::new(format_args!(
+            "a time to live of {ttl:?} for the state \"{}\"; allowed are 1 to {} seconds",
+            shown(key),
+            u32::MAX
+        ))),
     }
 }
 

@@ -12,6 +12,7 @@ mod imports {
     #[link(wasm_import_module = "edge_v1")]
     unsafe extern "C" {
         pub(super) fn config_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
+        pub(super) fn secret_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
         pub(super) fn state_get(key: *const u8, key_len: usize, out: *mut u8, out_cap: usize) -> i32;
         pub(super) fn state_next(
             prefix: *const u8,
@@ -23,12 +24,15 @@ mod imports {
         ) -> i32;
         pub(super) fn random_fill(out: *mut u8, out_len: usize);
         pub(super) fn state_put(key: *const u8, key_len: usize, value: *const u8, value_len: usize);
+        pub(super) fn state_put_ttl(key: *const u8, key_len: usize, value: *const u8, value_len: usize, ttl_s: u32);
         pub(super) fn state_delete(key: *const u8, key_len: usize);
         pub(super) fn emit(stream: *const u8, stream_len: usize, body: *const u8, body_len: usize, priority: i32);
         pub(super) fn publish(topic: *const u8, topic_len: usize, payload: *const u8, payload_len: usize, flags: i32);
         pub(super) fn enqueue(queue: *const u8, queue_len: usize, body: *const u8, body_len: usize, delay_ms: u32);
         pub(super) fn respond(status: u32, headers: *const u8, headers_len: usize, body: *const u8, body_len: usize);
+        pub(super) fn twin_report(name: *const u8, name_len: usize, value: *const u8, value_len: usize);
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
+        pub(super) fn log_with(level: i32, text: *const u8, text_len: usize, fields: *const u8, fields_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
     }
 }
@@ -43,6 +47,11 @@ impl Host {
     pub(crate) fn config_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         // SAFETY: the key is a live slice; `read` passes memory that it owns.
         read(|out, cap| unsafe { imports::config_get(key.as_ptr(), key.len(), out, cap) })
+    }
+
+    pub(crate) fn secret_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: as above.
+        read(|out, cap| unsafe { imports::secret_get(key.as_ptr(), key.len(), out, cap) })
     }
 
     pub(crate) fn state_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
@@ -62,9 +71,14 @@ impl Host {
         unsafe { imports::random_fill(out.as_mut_ptr(), out.len()) }
     }
 
-    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8]) {
-        // SAFETY: the gateway only reads from the two live slices.
-        unsafe { imports::state_put(key.as_ptr(), key.len(), value.as_ptr(), value.len()) }
+    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8], ttl_s: Option<u32>) {
+        let (key_at, value_at) = (key.as_ptr(), value.as_ptr());
+        match ttl_s {
+            // SAFETY: the gateway only reads from the two live slices.
+            None => unsafe { imports::state_put(key_at, key.len(), value_at, value.len()) },
+            // SAFETY: as above.
+            Some(ttl_s) => unsafe { imports::state_put_ttl(key_at, key.len(), value_at, value.len(), ttl_s) },
+        }
     }
 
     pub(crate) fn state_delete(&mut self, key: &[u8]) {
@@ -88,19 +102,36 @@ impl Host {
     }
 
     pub(crate) fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        let mut fields = Vec::new();
-        for (name, value) in headers {
-            // A module has no 4 GiB for one.
-            let _ = Attributes::write(name, value, |part| fields.extend_from_slice(part));
-        }
+        let fields = encode(headers);
         // SAFETY: the gateway only reads from the two live slices.
         unsafe { imports::respond(status.into(), fields.as_ptr(), fields.len(), body.as_ptr(), body.len()) }
+    }
+
+    pub(crate) fn twin_report(&mut self, name: &str, value: &[u8]) {
+        // SAFETY: the gateway only reads from the two live slices.
+        unsafe { imports::twin_report(name.as_ptr(), name.len(), value.as_ptr(), value.len()) }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {
         // SAFETY: the gateway only reads from the live slice.
         unsafe { imports::log(level as i32, text.as_ptr(), text.len()) }
     }
+
+    pub(crate) fn log_with(&mut self, level: LogLevel, text: &str, fields: &[(&str, &str)]) {
+        let fields = encode(fields);
+        // SAFETY: the gateway only reads from the two live slices.
+        unsafe { imports::log_with(level as i32, text.as_ptr(), text.len(), fields.as_ptr(), fields.len()) }
+    }
+}
+
+/// Names with values, encoded as attributes are.
+fn encode(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    for (name, value) in pairs {
+        // A module has no 4 GiB for one.
+        let _ = Attributes::write(name, value, |part| encoded.extend_from_slice(part));
+    }
+    encoded
 }
 
 fn fail(text: &str) -> ! {

@@ -48,6 +48,7 @@ pub struct Gateway {
     handler: fn(&mut Context<'_>) -> Result,
     manifest: Option<Manifest>,
     overrides: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
     /// By partition and key.
     state: BTreeMap<String, State>,
     sequences: BTreeMap<String, u64>,
@@ -57,7 +58,21 @@ pub struct Gateway {
 }
 
 /// The values of one partition.
-pub(crate) type State = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type State = BTreeMap<Vec<u8>, Stored>;
+
+/// A value of the state.
+#[derive(Clone)]
+pub(crate) struct Stored {
+    pub(crate) value: Vec<u8>,
+    /// For events of this time or later it is absent.
+    pub(crate) ends_us: Option<u64>,
+}
+
+impl Stored {
+    pub(crate) fn is_there(&self, time_us: u64) -> bool {
+        self.ends_us.is_none_or(|ends_us| time_us < ends_us)
+    }
+}
 
 /// What came of one event.
 #[derive(Clone, Debug)]
@@ -70,10 +85,32 @@ pub struct Run {
     pub published: Vec<Published>,
     /// Messages that were put into queues, in order; none if the run failed.
     pub enqueued: Vec<Enqueued>,
+    /// Properties of the device that were reported, in order; none if the run failed.
+    pub reported: Vec<Reported>,
     /// The answer to an HTTP request; none if the function gave none, which is answered with 204, or if the run failed.
     pub response: Option<Response>,
     /// Log lines, also of a failed run.
-    pub logs: Vec<(LogLevel, String)>,
+    pub logs: Vec<LogLine>,
+}
+
+/// A line that the function logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The text.
+    pub text: String,
+    /// Names with values.
+    pub fields: Vec<(String, String)>,
+}
+
+/// A property of the event's device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// Its name.
+    pub name: String,
+    /// What it is now.
+    pub value: Vec<u8>,
 }
 
 /// A record to a cloud stream.
@@ -128,6 +165,7 @@ impl Gateway {
             handler,
             manifest: None,
             overrides: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             state: BTreeMap::new(),
             sequences: BTreeMap::new(),
             messages: 0,
@@ -152,6 +190,12 @@ impl Gateway {
     /// Sets a configuration value, as a deployment does.
     pub fn config(mut self, key: &str, value: impl Display) -> Self {
         self.overrides.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Gives the gateway a secret.
+    pub fn secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -273,33 +317,40 @@ impl Gateway {
         let state = self.state.get(&partition).cloned().unwrap_or_default();
         let limits = self.manifest.as_ref().map(|manifest| manifest.limits).unwrap_or_default();
         let allow = self.manifest.as_ref().map(|manifest| manifest.allow.clone());
-        let mut host = Host::new(self.resolved_config(), state, limits, allow, self.random);
+        let others = self.state.iter().filter(|(other, _)| **other != partition).flat_map(|(_, state)| state);
+        let elsewhere = others.map(|(key, stored)| (key.len() + stored.value.len()) as u64).sum();
+        let (texts, state) = ((self.resolved_config(), self.secrets.clone()), (state, elsewhere));
+        let mut host = Host::new(texts, state, limits, allow, self.random, event.time_us);
 
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.handler)(&mut Context::new(event, &mut host))));
         let result = match outcome {
-            Ok(result) => result.map_err(|error| error.to_string()),
+            Ok(result) => result.map_err(|error| error.to_string()).and_then(|()| host.check_state()),
             Err(cause) => Err(match cause.downcast::<Trap>() {
                 Ok(trap) => trap.0,
                 Err(panic) => format!("panicked: {}", panic_text(&*panic)),
             }),
         };
         self.random = host.random;
-        let Host { logs, emitted, published, enqueued, response, state, .. } = host;
+        let Host { logs, emitted, published, enqueued, reported, response, state, .. } = host;
         if result.is_err() {
-            let (emitted, published, enqueued, response) = (Vec::new(), Vec::new(), Vec::new(), None);
-            return Run { result, emitted, published, enqueued, response, logs };
+            let (emitted, published, enqueued, reported) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            return Run { result, emitted, published, enqueued, reported, response: None, logs };
         }
         self.state.insert(partition, state);
-        Run { result, emitted, published, enqueued, response, logs }
+        Run { result, emitted, published, enqueued, reported, response, logs }
     }
 
-    /// A typed state value as the function would see it in an event of this device and topic.
+    /// A typed state value as the function would see it in the next event of this device and topic.
     ///
     /// # Panics
     /// The stored bytes are no `T`.
     pub fn state<T: DeserializeOwned>(&self, device: &str, topic: &str, key: &str) -> Option<T> {
-        let bytes = self.state.get(&self.partition(device, topic))?.get(key.as_bytes())?;
-        Some(postcard::from_bytes(bytes).unwrap_or_else(|error| panic!("the state {key:?} is another type: {error}")))
+        let stored = self.state.get(&self.partition(device, topic))?.get(key.as_bytes())?;
+        let stored = Some(stored).filter(|stored| stored.is_there(self.time_us))?;
+        Some(
+            postcard::from_bytes(&stored.value)
+                .unwrap_or_else(|error| panic!("the state {key:?} is another type: {error}")),
+        )
     }
 
     fn partition(&self, device: &str, topic: &str) -> String {

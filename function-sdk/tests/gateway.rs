@@ -1,8 +1,9 @@
 //! The author's view of a gateway: what a handler reads, lists and is refused.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use function_sdk::testing::Gateway;
+use function_sdk::testing::{Gateway, LogLine};
 use function_sdk::{Context, Error, Event, Json, LogLevel, Postcard, Priority, PublishFlags, Result, function};
 use serde::{Deserialize, Serialize};
 
@@ -18,10 +19,13 @@ mqtt = "in/#"
 effects = 3
 output_kib = 1
 state_value_kib = 1
+state_kib = 1
 
 [allow]
 streams = ["temp-*"]
 publish = ["out/+"]
+secrets = ["key", "none"]
+twin = ["net.*"]
 
 [config]
 limit = 30.0
@@ -83,6 +87,33 @@ mod handlers {
             }
             "other type" => assert!(cx.state::<String>("k").unwrap_err().to_string().contains("is no String")),
             "delete" => cx.state_delete("k"),
+            "put for" => cx.set_state_for(Duration::from_secs(3), "k", &9u8).unwrap(),
+            "put bytes for" => cx.state_put_for(Duration::from_secs(1), "b", "x").unwrap(),
+            "too short" => {
+                let error = cx.state_put_for(Duration::from_millis(999), "b", "x").unwrap_err().to_string();
+                assert!(error.contains("999ms for the state \"b\"; allowed are 1 to 4294967295 seconds"), "{error}");
+            }
+            "keys" => {
+                let keys: Vec<Vec<u8>> = cx.state_keys("").collect();
+                cx.emit("temp-keys", &keys.concat()).unwrap();
+            }
+            "put if" => {
+                assert!(!cx.state_put_if("c", Some(b"1"), "2"), "it is absent");
+                assert!(cx.state_put_if("c", None, "1") && !cx.state_put_if("c", None, "3"));
+                assert!(cx.state_put_if("c", Some(b"1"), "2") && cx.state_get("c").unwrap() == b"2");
+            }
+            "much" => cx.state_put("m", [0; 1_000]),
+            "more" => cx.state_put("n", [0; 1_000]),
+            "secret" => {
+                assert!(
+                    cx.secret("key").unwrap().as_deref() == Some("hunter2") && cx.secret("none").unwrap().is_none()
+                );
+            }
+            "other secret" => drop(cx.secret("other")),
+            "report" => cx.report("net.rssi", "-70").unwrap(),
+            "report other" => cx.report("owner", "x").unwrap(),
+            "report long" => cx.report("net.x", &vec![0; 16_385]).unwrap(),
+            "log" => cx.log_with(LogLevel::Warn, "hot", &[("celsius", "31.5")]),
             "config" => assert!(cx.config::<i32>("limit").unwrap_err().to_string().contains("\"30.0\"")),
             "no config" => {
                 assert!(cx.config::<i32>("limt").is_err() && cx.config_opt::<i32>("limt").unwrap().is_none())
@@ -135,7 +166,8 @@ fn state_and_identity_belong_to_the_device() {
     let mut gateway = Gateway::new(on_event_handler).manifest(MANIFEST);
     gateway.set_time_us(5);
     let run = gateway.event("d1", "in/a", "x").expect_ok();
-    assert_eq!(run.logs, [(LogLevel::Info, "d1 in/a 1 5".to_owned())]);
+    let line = LogLine { level: LogLevel::Info, text: "d1 in/a 1 5".to_owned(), fields: Vec::new() };
+    assert_eq!(run.logs, [line]);
     assert_eq!(gateway.event("d1", "in/b", "x").emitted[0].text(), "2");
     assert_eq!(gateway.event("d2", "in/a", "x").emitted[0].text(), "1");
     assert_eq!(gateway.state::<u64>("d1", "in/a", "count"), Some(2));
@@ -165,13 +197,16 @@ fn what_is_not_allowed_ends_the_run_and_is_named() {
         ("effects", "more than 3 effects"),
         ("output", "more than 1 KiB"),
         ("value", "\"k\" has 1025 bytes"),
+        ("other secret", "the secret \"other\" is not allowed"),
+        ("report other", "the property \"owner\" is not allowed"),
+        ("report long", "has 16385 bytes; allowed are 16384"),
         ("panic", "panicked: on purpose"),
         ("own error", "invalid digit"),
     ] {
         let error = command(text).unwrap_err();
         assert!(error.contains(part), "{text}: {error}");
     }
-    for text in ["publish", "qos", "config", "no config", "random", "delete"] {
+    for text in ["publish", "qos", "config", "no config", "random", "delete", "put if", "too short"] {
         assert_eq!(command(text), Ok(()), "{text}");
     }
 }
@@ -215,4 +250,41 @@ fn json_of_maps_can_be_emitted_and_other_keys_are_an_error() {
     assert_eq!(&*Json(good).to_bytes().unwrap(), b"{\"a\":1}");
     let bad = BTreeMap::from([((1, 2), 1)]);
     assert!(Json(bad).to_bytes().unwrap_err().to_string().contains("as JSON: key must be a string"));
+}
+
+#[test]
+fn state_ends_by_the_events_time() {
+    let mut gateway = Gateway::new(on_command_handler).manifest(MANIFEST);
+    gateway.set_time_us(1_000_000);
+    gateway.event("d", "in/a", "put for").expect_ok();
+    gateway.event("d", "in/a", "put bytes for").expect_ok();
+    assert_eq!(gateway.state::<u8>("d", "in/a", "k"), Some(9));
+    assert_eq!(
+        gateway.event("d", "in/a", "keys").expect_ok().emitted[0].text(),
+        "k",
+        "b has ended at this very moment"
+    );
+    assert_eq!(gateway.event("d", "in/a", "keys").expect_ok().emitted[0].text(), "");
+    assert_eq!(gateway.state::<u8>("d", "in/a", "k"), None);
+}
+
+#[test]
+fn the_state_of_all_partitions_has_a_bound() {
+    let mut gateway = Gateway::new(on_command_handler).manifest(MANIFEST);
+    gateway.event("d1", "in/a", "much").expect_ok();
+    gateway.event("d1", "in/a", "much").expect_ok();
+    let error = gateway.event("d2", "in/a", "more").result.unwrap_err();
+    assert!(error.contains("would come to 2002 bytes; allowed are 1024"), "{error}");
+    gateway.event("d2", "in/a", "keys").expect_ok();
+}
+
+#[test]
+fn secrets_reports_and_fields_come_to_the_test() {
+    let mut gateway = Gateway::new(on_command_handler).manifest(MANIFEST).secret("key", "hunter2");
+    gateway.event("d", "in/a", "secret").expect_ok();
+    let reported = gateway.event("d", "in/a", "report").expect_ok().reported;
+    assert_eq!((reported[0].name.as_str(), &*reported[0].value), ("net.rssi", &b"-70"[..]));
+    let line = &gateway.event("d", "in/a", "log").expect_ok().logs[1];
+    assert_eq!((line.level, line.text.as_str()), (LogLevel::Warn, "hot"));
+    assert_eq!(line.fields, [("celsius".to_owned(), "31.5".to_owned())]);
 }

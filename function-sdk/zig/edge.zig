@@ -22,16 +22,20 @@ const std = @import("std");
 /// The imports, as `docs/abi.md` has them: one row there is one line here.
 const imports = struct {
     extern "edge_v1" fn config_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
+    extern "edge_v1" fn secret_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn state_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn state_next(prefix: [*]const u8, prefix_len: usize, after: [*]const u8, after_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn random_fill(out: [*]u8, out_len: usize) void;
     extern "edge_v1" fn state_put(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize) void;
+    extern "edge_v1" fn state_put_ttl(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize, ttl_s: u32) void;
     extern "edge_v1" fn state_delete(key: [*]const u8, key_len: usize) void;
     extern "edge_v1" fn emit(stream: [*]const u8, stream_len: usize, body: [*]const u8, body_len: usize, priority: i32) void;
     extern "edge_v1" fn publish(topic: [*]const u8, topic_len: usize, payload: [*]const u8, payload_len: usize, flags: i32) void;
     extern "edge_v1" fn enqueue(queue: [*]const u8, queue_len: usize, body: [*]const u8, body_len: usize, delay_ms: u32) void;
     extern "edge_v1" fn respond(status: u32, headers: [*]const u8, headers_len: usize, body: [*]const u8, body_len: usize) void;
+    extern "edge_v1" fn twin_report(name: [*]const u8, name_len: usize, value: [*]const u8, value_len: usize) void;
     extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
+    extern "edge_v1" fn log_with(level: i32, text: [*]const u8, text_len: usize, fields: [*]const u8, fields_len: usize) void;
     extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
 };
 
@@ -142,6 +146,11 @@ pub fn config(key: []const u8) !?[]const u8 {
     return read(imports.config_get, key);
 }
 
+/// Reads a secret of the gateway that the manifest allows.
+pub fn secret(key: []const u8) !?[]const u8 {
+    return read(imports.secret_get, key);
+}
+
 /// Reads a value of the state, this run's writes included.
 pub fn state(key: []const u8) !?[]const u8 {
     return read(imports.state_get, key);
@@ -191,6 +200,20 @@ pub fn statePut(key: []const u8, value: []const u8) void {
     imports.state_put(key.ptr, key.len, value.ptr, value.len);
 }
 
+/// The same for some time: absent for events that are received so many seconds after this one, or later.
+pub fn statePutFor(key: []const u8, value: []const u8, ttl_s: u32) void {
+    imports.state_put_ttl(key.ptr, key.len, value.ptr, value.len, ttl_s);
+}
+
+/// Stores a value if the present one is `expected`, null for absent; answers whether it was. Events of one partition run one
+/// at a time, so nothing comes in between.
+pub fn statePutIf(key: []const u8, expected: ?[]const u8, value: []const u8) !bool {
+    const found = try state(key);
+    const same = if (found) |there| (if (expected) |wanted| std.mem.eql(u8, there, wanted) else false) else expected == null;
+    if (same) statePut(key, value);
+    return same;
+}
+
 pub fn stateDelete(key: []const u8) void {
     imports.state_delete(key.ptr, key.len);
 }
@@ -209,24 +232,40 @@ pub fn enqueue(queue: []const u8, body: []const u8, delay_ms: u32) void {
     imports.enqueue(queue.ptr, queue.len, body.ptr, body.len, delay_ms);
 }
 
-/// A header field.
+/// A name with its value: a header field of `respond`, a field of `logWith`.
 pub const Field = struct { name: []const u8, value: []const u8 };
 
 /// The answer to an HTTP request.
 pub fn respond(status: u32, fields: []const Field, body: []const u8) !void {
-    var headers: std.ArrayList(u8) = .empty;
+    const headers = try encode(fields);
+    imports.respond(status, headers.ptr, headers.len, body.ptr, body.len);
+}
+
+fn encode(fields: []const Field) ![]const u8 {
+    var encoded: std.ArrayList(u8) = .empty;
     for (fields) |field| {
         for ([_]usize{ field.name.len, field.value.len }) |len| {
-            try headers.appendSlice(allocator, std.mem.asBytes(&std.mem.nativeToLittle(u32, @intCast(len))));
+            try encoded.appendSlice(allocator, std.mem.asBytes(&std.mem.nativeToLittle(u32, @intCast(len))));
         }
-        try headers.appendSlice(allocator, field.name);
-        try headers.appendSlice(allocator, field.value);
+        try encoded.appendSlice(allocator, field.name);
+        try encoded.appendSlice(allocator, field.value);
     }
-    imports.respond(status, headers.items.ptr, headers.items.len, body.ptr, body.len);
+    return encoded.items;
+}
+
+/// A property of the event's device has this value now.
+pub fn twinReport(name: []const u8, value: []const u8) void {
+    imports.twin_report(name.ptr, name.len, value.ptr, value.len);
 }
 
 pub fn log(level: LogLevel, text: []const u8) void {
     imports.log(@intFromEnum(level), text.ptr, text.len);
+}
+
+/// The same, with named values beside the text.
+pub fn logWith(level: LogLevel, text: []const u8, fields: []const Field) !void {
+    const encoded = try encode(fields);
+    imports.log_with(@intFromEnum(level), text.ptr, text.len, encoded.ptr, encoded.len);
 }
 
 /// Ends the run as failed, with this text.

@@ -118,6 +118,8 @@ pub struct Function {
     pub status: String,
     /// Why.
     pub detail: String,
+    /// How much state it has, in bytes.
+    pub state_bytes: u64,
 }
 
 impl Function {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agent_core::effect::Response;
 use agent_core::{Effect, Event, Identity};
-use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Run, TrapKind};
+use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Run, Secrets, TrapKind};
 use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
 use system_tests::function;
 
@@ -38,7 +38,26 @@ fn failed(payload: &'static str, kind: TrapKind, message: &'static str) -> Case 
 
 impl Case {
     fn logs(mut self, lines: impl IntoIterator<Item = (LogLevel, &'static str)>) -> Self {
-        self.logs = lines.into_iter().map(|(level, text)| LogLine { level, text: text.to_owned() }).collect();
+        self.logs = lines
+            .into_iter()
+            .map(|(level, text)| LogLine { level, text: text.to_owned(), fields: Vec::new() })
+            .collect();
+        self
+    }
+}
+
+impl Case {
+    /// Log lines with a field each.
+    fn fields(
+        mut self,
+        lines: impl IntoIterator<Item = (LogLevel, &'static str, (&'static str, &'static str))>,
+    ) -> Self {
+        let line = |(level, text, (name, value)): (LogLevel, &str, (&str, &str))| LogLine {
+            level,
+            text: text.to_owned(),
+            fields: vec![(name.to_owned(), value.to_owned())],
+        };
+        self.logs = lines.into_iter().map(line).collect();
         self
     }
 }
@@ -52,11 +71,19 @@ fn answer(body: impl Into<Vec<u8>>) -> Effect {
 }
 
 fn put(key: &str, value: &str) -> Effect {
-    Effect::StatePut { key: key.into(), value: value.into() }
+    Effect::StatePut { key: key.into(), value: value.into(), ttl_s: None }
 }
 
 fn delete(key: &str) -> Effect {
     Effect::StateDelete { key: key.into() }
+}
+
+fn put_for(ttl_s: u32, key: &str, value: &str) -> Effect {
+    Effect::StatePut { key: key.into(), value: value.into(), ttl_s: Some(ttl_s) }
+}
+
+fn report(name: &str, value: &str) -> Effect {
+    Effect::TwinReport { name: name.to_owned(), value: value.into() }
 }
 
 fn publish(qos: u8, retain: bool, topic: &str, payload: &str) -> Effect {
@@ -119,6 +146,29 @@ fn cases() -> Vec<Case> {
                 answer("=kez"),
             ],
         ),
+        done(
+            "putfor 1 a b c\nget a\nputfor 4294967295 b ",
+            [put_for(1, "a", "b c"), answer("=b c"), put_for(u32::MAX, "b", "")],
+        ),
+        done(
+            "putif kept - x\nputif kept nö x\nputif kept before x y\nputif kept befor x\nget kept\nputif none before x\nputif none - x",
+            [
+                answer("no"),
+                answer("no"),
+                put("kept", "x y"),
+                answer("yes"),
+                answer("no"),
+                answer("=x y"),
+                answer("no"),
+                put("none", "x"),
+                answer("yes"),
+            ],
+        ),
+        done("secret key\nsecret none", [answer("=sésame"), answer("-")]),
+        done(
+            "twin battery 87\ntwin net.ß 1 2\ntwin net. ",
+            [report("battery", "87"), report("net.ß", "1 2"), report("net.", "")],
+        ),
         done("keys ", [answer("=empty"), answer("=kept"), answer("=long")]),
         done(
             "attribute first\nattribute path.ü\nattribute empty\nattribute none\nattribute ",
@@ -156,11 +206,16 @@ fn cases() -> Vec<Case> {
             (LogLevel::Info, "hello wörld"),
             (LogLevel::Debug, ""),
         ]),
+        done("logwith 1 °C 31,5 too höt\nlogwith 3 a  ", [])
+            .fields([(LogLevel::Warn, "too höt", ("°C", "31,5")), (LogLevel::Debug, "", ("a", ""))]),
         failed("put a b\nlog 2 so far\nfail nö good\nlog 2 never", TrapKind::Failed, ": failed: nö good")
             .logs([(LogLevel::Info, "so far")]),
         failed("dance a b", TrapKind::Failed, ": failed: unknown command: dance a b"),
         failed("emit 0 other x", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("enqueue 0 other x", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("secret other", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("twin owner x", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("twin net* x", TrapKind::BadArgument, "no control characters and no \"*\""),
         failed("respond 99 a b c", TrapKind::BadArgument, "allowed is 200 to 599"),
         failed("respond 200 a: b c", TrapKind::BadArgument, "is no header field (RFC 9110, section 5)"),
         failed("publish 0 in/a x", TrapKind::NotAllowed, "Add it to its permissions"),
@@ -194,6 +249,10 @@ impl Reads for State {
         let mut keys = self.0.keys().filter(|key| key.as_slice() > after || after < prefix);
         Ok(keys.find(|key| key.starts_with(prefix)).cloned())
     }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+    }
 }
 
 fn run(function: &Function, event: &Event) -> Run {
@@ -213,7 +272,9 @@ fn load(name: &str) -> Option<Function> {
         }
     };
     let bytes = std::fs::read(&path).unwrap();
-    Some(edge_agent::install::load(&Engine::new(), &bytes, &BTreeMap::new()).unwrap().function)
+    let secrets = [("key", "sésame"), ("other", "x")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let engine = Engine::with_secrets(Secrets::new(secrets.into()));
+    Some(edge_agent::install::load(&engine, &bytes, &BTreeMap::new()).unwrap().function)
 }
 
 #[test]
@@ -281,7 +342,7 @@ impl Lane {
         let mut sent = Vec::new();
         for effect in effects {
             match effect {
-                Effect::StatePut { key, value } => drop(self.state.0.insert(key, value.into())),
+                Effect::StatePut { key, value, .. } => drop(self.state.0.insert(key, value.into())),
                 Effect::StateDelete { key } => drop(self.state.0.remove(&key)),
                 Effect::Emit { stream, body, .. } => {
                     sent.push(format!("{stream} {}", String::from_utf8(body).unwrap()));

@@ -11,7 +11,7 @@ use sync_core::targeting::Target;
 
 use crate::time;
 
-pub(crate) use function::{Bench, Build, Dev, FunctionCommand, Inspect, Language, New, Run, Test};
+pub(crate) use function::{Bench, Build, Dev, FunctionCommand, Inspect, Language, New, Over, Run, Test};
 
 /// What the program ends with; the page docs/functions.md has the same table.
 const STATUSES: &str = "\

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_core::dedup::{Seen, Verdict};
-use agent_core::{Effect, Effects, Event, Filter};
-use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Spec, Trap, TrapKind};
+use agent_core::state::expiry_us;
+use agent_core::{Effect, Effects, Event, Filter, StateValue};
+use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Secrets, Spec, Trap, TrapKind};
 use function_abi::EventKind;
 use function_package::{Manifest, Package, Partition, Presence, Trigger};
 
@@ -25,10 +26,30 @@ pub(crate) use event::{FIRST_TIME_US, Incoming, Numbering};
 pub(crate) use fixture::Fixture;
 pub(crate) use show::{Hide, Kind, Shown, lines, title};
 
+use crate::args::Over;
 use crate::failure::Failure;
 
 /// What random numbers begin with where nothing else is said.
 pub(crate) const SEED: u64 = 1;
+
+/// How often a gateway deletes state whose time has ended.
+const DELETE_EVERY_US: u64 = 60_000_000;
+
+/// What a gateway and a deployment set.
+#[derive(Default)]
+pub(crate) struct Setting {
+    pub(crate) config: BTreeMap<String, String>,
+    pub(crate) secrets: BTreeMap<String, String>,
+}
+
+impl Setting {
+    /// This, with what the command line says over it.
+    pub(crate) fn with(mut self, over: &Over) -> Self {
+        self.config.extend(over.config.iter().cloned());
+        self.secrets.extend(over.secrets.iter().cloned());
+        self
+    }
+}
 
 /// The gateway.
 pub(crate) struct Local {
@@ -36,13 +57,17 @@ pub(crate) struct Local {
     manifest: Manifest,
     filters: Vec<Filter>,
     lanes: BTreeMap<Arc<str>, Lane>,
+    /// Bytes of the keys and values of all lanes.
+    state_bytes: u64,
+    /// When state that had ended was deleted last.
+    deleted_us: u64,
     seed: u64,
 }
 
 /// What the events of one partition leave behind.
 #[derive(Default)]
 struct Lane {
-    state: BTreeMap<Vec<u8>, Arc<[u8]>>,
+    state: BTreeMap<Vec<u8>, StateValue>,
     seen: BTreeMap<Arc<str>, Seen>,
 }
 
@@ -67,26 +92,40 @@ pub(crate) enum How {
     Unwanted,
 }
 
-impl Reads for Lane {
+/// What a run reads.
+struct LaneReads<'a> {
+    lane: &'a Lane,
+    state_bytes: u64,
+    time_us: u64,
+}
+
+impl Reads for LaneReads<'_> {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-        Ok(self.state.get(key).cloned())
+        let value = self.lane.state.get(key).filter(|value| value.is_there(self.time_us));
+        Ok(value.map(|value| value.bytes.clone()))
     }
 
     fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        let next = self.state.range::<[u8], _>((from, Bound::Unbounded)).next();
-        Ok(next.map(|(key, _)| key).filter(|key| key.starts_with(prefix)).cloned())
+        let values = self.lane.state.range::<[u8], _>((from, Bound::Unbounded));
+        let mut values = values.take_while(|(key, _)| key.starts_with(prefix));
+        Ok(values.find(|(_, value)| value.is_there(self.time_us)).map(|(key, _)| key.clone()))
+    }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(self.state_bytes)
     }
 }
 
 impl Local {
-    /// Loads a function as a gateway would, with a deployment's configuration.
-    pub(crate) fn load(package: &Package, config: &BTreeMap<String, String>, seed: u64) -> Result<Self, Failure> {
+    /// Loads a function as a gateway would that has these secrets, with a deployment's configuration.
+    pub(crate) fn load(package: &Package, setting: Setting, seed: u64) -> Result<Self, Failure> {
         let manifest = package.manifest().clone();
-        let spec = Spec::of(&manifest, config).map_err(Failure::Spec)?;
+        let spec = Spec::of(&manifest, &setting.config).map_err(Failure::Spec)?;
         let filters = filters(&manifest).map(Filter::new).collect::<Result<_, _>>().map_err(Failure::Trigger)?;
-        let function = Engine::new().load(spec, package.bytes()).map_err(Failure::Load)?;
-        Ok(Self { function, manifest, filters, lanes: BTreeMap::new(), seed })
+        let engine = Engine::with_secrets(Secrets::new(setting.secrets));
+        let function = engine.load(spec, package.bytes()).map_err(Failure::Load)?;
+        Ok(Self { function, manifest, filters, lanes: BTreeMap::new(), state_bytes: 0, deleted_us: 0, seed })
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -96,6 +135,7 @@ impl Local {
     /// Forgets all events, as if none had come.
     pub(crate) fn reset(&mut self, seed: u64) {
         self.lanes.clear();
+        (self.state_bytes, self.deleted_us) = (0, 0);
         self.seed = seed;
     }
 
@@ -103,6 +143,7 @@ impl Local {
     pub(crate) fn run(&mut self, event: &Event) -> Ran {
         let Some(event) = self.route(event) else { return Ran::without(How::Unwanted) };
         let event = &*event;
+        self.delete_ended(event.time_us);
         let partition: Arc<str> = match self.manifest.partition {
             Partition::Device => event.device.clone(),
             Partition::Topic => event.topic.clone(),
@@ -119,13 +160,17 @@ impl Local {
         // As a gateway's worker draws them.
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let began = Instant::now();
-        let run = self.function.run(event, lane, self.seed);
+        let mut reads = LaneReads { lane, state_bytes: self.state_bytes, time_us: event.time_us };
+        let run = self.function.run(event, &mut reads, self.seed);
         let took = began.elapsed();
         if let Some(identity) = &event.identity {
             lane.seen.entry(identity.source.clone()).or_default().mark(identity, event.content());
         }
         let how = match run.outcome {
-            Outcome::Done(effects) => How::Done(lane.take(effects)),
+            Outcome::Done(effects) => {
+                lane.take(&effects, event.time_us, &mut self.state_bytes);
+                How::Done(effects)
+            }
             Outcome::Failed(trap) => How::Failed(self.without_name(trap)),
             Outcome::Abandoned(error) => {
                 let message = error.to_string();
@@ -139,6 +184,19 @@ impl Local {
             took,
             logs: run.logs,
             logs_dropped: run.logs_dropped,
+        }
+    }
+
+    /// Deletes state that has ended, as often as a gateway does.
+    fn delete_ended(&mut self, time_us: u64) {
+        if time_us < self.deleted_us.saturating_add(DELETE_EVERY_US) {
+            return;
+        }
+        self.deleted_us = time_us;
+        for lane in self.lanes.values_mut() {
+            for (key, value) in lane.state.extract_if(.., |_, value| !value.is_there(time_us)) {
+                self.state_bytes -= size(&key, &value);
+            }
         }
     }
 
@@ -173,16 +231,33 @@ impl Local {
 
 impl Lane {
     /// Commits.
-    fn take(&mut self, effects: Effects) -> Effects {
-        for effect in &effects {
-            match effect {
-                Effect::StatePut { key, value } => drop(self.state.insert(key.clone(), value.as_slice().into())),
-                Effect::StateDelete { key } => drop(self.state.remove(key)),
-                Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } | Effect::Respond(_) => {}
-            }
+    fn take(&mut self, effects: &Effects, time_us: u64, state_bytes: &mut u64) {
+        for effect in effects {
+            let (key, new) = match effect {
+                Effect::StatePut { key, value, ttl_s } => {
+                    let expires_us = expiry_us(time_us, *ttl_s);
+                    (key, Some(StateValue { bytes: value.as_slice().into(), expires_us }))
+                }
+                Effect::StateDelete { key } => (key, None),
+                Effect::Emit { .. }
+                | Effect::Publish { .. }
+                | Effect::Enqueue { .. }
+                | Effect::Respond(_)
+                | Effect::TwinReport { .. } => continue,
+            };
+            *state_bytes += new.as_ref().map_or(0, |value| size(key, value));
+            let old = match new {
+                Some(value) => self.state.insert(key.clone(), value),
+                None => self.state.remove(key),
+            };
+            *state_bytes -= old.map_or(0, |value| size(key, &value));
         }
-        effects
     }
+}
+
+/// What a value counts.
+fn size(key: &[u8], value: &StateValue) -> u64 {
+    (key.len() + value.bytes.len()) as u64
 }
 
 impl Ran {

@@ -138,6 +138,18 @@ pub enum Payload {
     Hex(String),
 }
 
+impl Payload {
+    /// Bytes, as text if they are some.
+    pub fn of(bytes: &[u8]) -> Self {
+        match str::from_utf8(bytes) {
+            Ok(text) if !text.chars().any(|one| one.is_control() && !matches!(one, '\n' | '\r' | '\t')) => {
+                Self::Text(text.to_owned())
+            }
+            _ => Self::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        }
+    }
+}
+
 /// What a gateway is to do with dead letters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {

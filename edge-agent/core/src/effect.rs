@@ -14,6 +14,8 @@ pub enum Effect {
         key: Vec<u8>,
         /// The value.
         value: Vec<u8>,
+        /// For how many seconds from the event's time it is there, at least 1; `None`: until it is removed.
+        ttl_s: Option<u32>,
     },
     /// Remove a value from the function's state, within the run's partition.
     StateDelete {
@@ -49,6 +51,13 @@ pub enum Effect {
     },
     /// Answer the HTTP request that the event is. The last one counts.
     Respond(Response),
+    /// Say what a property of the event's device is now; the control plane keeps the latest value.
+    TwinReport {
+        /// The property.
+        name: String,
+        /// Any bytes.
+        value: Vec<u8>,
+    },
 }
 
 /// The answer to an HTTP request.

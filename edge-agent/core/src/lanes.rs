@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::dedup::Seen;
+use crate::state::StateValue;
 use crate::turns::Turns;
 
 /// A small number that stands for a function's name, the same for the life of a gateway's store.
@@ -46,7 +47,7 @@ pub struct LaneId {
 /// What a lane remembers of its function's state and of the sources that it heard.
 #[derive(Debug, Default)]
 pub struct Memory {
-    state: BTreeMap<Vec<u8>, Option<Arc<[u8]>>>,
+    state: BTreeMap<Vec<u8>, Option<StateValue>>,
     seen: BTreeMap<Arc<str>, Seen>,
     bytes: usize,
 }
@@ -55,24 +56,28 @@ pub struct Memory {
 const ENTRY_BYTES: usize = 64;
 
 impl Memory {
-    /// The value of a key as this lane knows it; the outer `None`: unknown, ask the store.
-    pub fn state(&self, key: &[u8]) -> Option<Option<Arc<[u8]>>> {
-        self.state.get(key).cloned()
+    /// The value of a key as this lane knows it, for an event of this time; the outer `None`: unknown, ask the store.
+    pub fn state(&self, key: &[u8], time_us: u64) -> Option<Option<Arc<[u8]>>> {
+        let known = self.state.get(key)?;
+        Some(known.as_ref().filter(|value| value.is_there(time_us)).map(|value| value.bytes.clone()))
     }
 
-    /// The first key with this prefix after this one of which the lane knows a value, or knows that there is none.
-    pub fn next_key(&self, prefix: &[u8], after: &[u8]) -> Option<(&[u8], bool)> {
+    /// The first key with this prefix after this one of which the lane knows a value, or knows that there is none for an
+    /// event of this time.
+    pub fn next_key(&self, prefix: &[u8], after: &[u8], time_us: u64) -> Option<(&[u8], bool)> {
         let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
         let (key, value) = self.state.range::<[u8], _>((from, Bound::Unbounded)).next()?;
-        key.starts_with(prefix).then_some((key.as_slice(), value.is_some()))
+        let there = value.as_ref().is_some_and(|value| value.is_there(time_us));
+        key.starts_with(prefix).then_some((key.as_slice(), there))
     }
 
     /// Remembers a value that was read or written.
-    pub fn set_state(&mut self, key: &[u8], value: Option<Arc<[u8]>>) {
-        let added = value.as_ref().map_or(0, |value| value.len());
+    pub fn set_state(&mut self, key: &[u8], value: Option<StateValue>) {
+        let bytes = |value: &Option<StateValue>| value.as_ref().map_or(0, |value| value.bytes.len());
+        let added = bytes(&value);
         match self.state.get_mut(key) {
             Some(known) => {
-                self.bytes -= known.as_ref().map_or(0, |value| value.len());
+                self.bytes -= bytes(known);
                 *known = value;
             }
             None => {
@@ -316,6 +321,19 @@ mod tests {
         LaneKey { function: FunctionId(function), partition: partition.into() }
     }
 
+    fn value(bytes: &[u8]) -> Option<StateValue> {
+        Some(StateValue { bytes: bytes.into(), expires_us: None })
+    }
+
+    #[test]
+    fn what_has_ended_is_known_to_be_absent() {
+        let mut memory = Memory::default();
+        memory.set_state(b"a", Some(StateValue { bytes: b"v".as_slice().into(), expires_us: Some(7) }));
+        assert_eq!((memory.state(b"a", 6), memory.state(b"a", 7)), (Some(Some(b"v".as_slice().into())), Some(None)));
+        assert_eq!(memory.next_key(b"", b"", 6), Some((b"a".as_slice(), true)));
+        assert_eq!(memory.next_key(b"", b"", 7), Some((b"a".as_slice(), false)), "the store may still have it");
+    }
+
     #[test]
     fn a_lane_runs_one_at_a_time_and_lanes_in_parallel() {
         let mut lanes = Lanes::new(LIMITS);
@@ -351,16 +369,16 @@ mod tests {
         let mut lanes = Lanes::new(MemoryLimits { lane: 1_000, idle: 0 });
         lanes.push(key(1, "a"), 1);
         let mut turn = lanes.take().unwrap();
-        turn.memory.set_state(b"k", Some(b"v".as_slice().into()));
+        turn.memory.set_state(b"k", value(b"v"));
         let lane = turn.lane;
         lanes.done(lane, turn.memory, 0);
         lanes.push(key(1, "a"), 2);
         let turn = lanes.take().unwrap();
-        assert_eq!(turn.memory.state(b"k"), Some(Some(b"v".as_slice().into())));
+        assert_eq!(turn.memory.state(b"k", 0), Some(Some(b"v".as_slice().into())));
         lanes.done(lane, turn.memory, 0);
         lanes.committed(lane, 2);
         lanes.push(key(1, "a"), 3);
-        assert_eq!(lanes.take().unwrap().memory.state(b"k"), None);
+        assert_eq!(lanes.take().unwrap().memory.state(b"k", 0), None);
     }
 
     #[test]
@@ -369,7 +387,7 @@ mod tests {
         lanes.push(key(1, "a"), 1);
         lanes.push(key(1, "a"), 2);
         let mut turn = lanes.take().unwrap();
-        turn.memory.set_state(b"k", Some(vec![0; 5_000].into()));
+        turn.memory.set_state(b"k", value(&[0; 5_000]));
         lanes.done(turn.lane, turn.memory, 0);
         assert!(lanes.take().is_none());
         lanes.committed(turn.lane, 1);
@@ -399,7 +417,7 @@ mod tests {
             let (mut running, mut uncommitted): (Vec<Turn<(LaneKey, u32)>>, Vec<LaneId>) = (vec![], vec![]);
             let (mut number, mut out) = (0, 0);
             let finish = |lanes: &mut Lanes<_>, mut turn: Turn<(LaneKey, u32)>, uncommitted: &mut Vec<LaneId>| {
-                turn.memory.set_state(&turn.job.1.to_le_bytes(), Some(vec![0; 40].into()));
+                turn.memory.set_state(&turn.job.1.to_le_bytes(), value(&[0; 40]));
                 lanes.done(turn.lane, turn.memory, 0);
                 uncommitted.push(turn.lane);
             };

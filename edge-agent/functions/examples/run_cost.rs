@@ -57,6 +57,10 @@ impl Reads for Memory {
     fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(None)
     }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(0)
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -88,6 +92,7 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
             streams: vec![StreamPattern::new("*")?],
             publish: vec![Filter::new("#")?],
             queues: Vec::new(),
+            ..Permissions::default()
         },
         ..Spec::default()
     };

@@ -43,6 +43,13 @@ pub trait Reads {
     /// As [`state`](Self::state).
     fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
 
+    /// The bytes that keys and values of the function's state take, over all partitions. Asked once by a run that put
+    /// something, after it returned; the values that such a run replaces may be asked for after that.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    fn state_bytes(&mut self) -> Result<u64, ReadError>;
+
     /// The run has taken so many units of fuel and has not ended, [`SLICE`] or more since the last time: whoever is next may
     /// be served before it goes on.
     fn pause(&mut self, fuel: u64) {
@@ -88,6 +95,8 @@ pub struct LogLine {
     pub level: LogLevel,
     /// The text.
     pub text: String,
+    /// Names with values.
+    pub fields: Vec<(String, String)>,
 }
 
 /// Why a run ends before its time.
@@ -133,7 +142,7 @@ impl Function {
     /// `seed` decides all random numbers of the run: the same event, state, configuration and seed give the same run.
     pub fn run(&self, event: &Event, reads: &mut dyn Reads, seed: u64) -> Run {
         let mut store = self.store(seed);
-        let ended = self.handle(&mut store, event, reads);
+        let ended = self.handle(&mut store, event, reads).and_then(|()| self.check_state(&mut store, reads));
         let own = store.data().memory.map_or(0, |memory| memory.data_size(&store));
         let memory_bytes = own + store.data().kernel.size();
         let left = fuel_left(&store);
@@ -193,6 +202,35 @@ impl Function {
                 Err(self.failed(TrapKind::Failed, what))
             }
         }
+    }
+
+    /// Whether the state has room for what the run put. Only where it gets tight, the values are looked at that make room by
+    /// being replaced.
+    fn check_state(&self, store: &mut Store<Host>, reads: &mut dyn Reads) -> Result<(), End> {
+        let added = store.data().put_bytes();
+        if added == 0 {
+            return Ok(());
+        }
+        let limit = self.0.shared.limits.state_bytes;
+        let held = reads.state_bytes().map_err(End::Abandoned)?;
+        let mut after = held.saturating_add(added);
+        if after <= limit {
+            return Ok(());
+        }
+        for key in store.data().written() {
+            self.charge(store, PER_STATE_READ)?;
+            if let Some(old) = reads.state(&key).map_err(End::Abandoned)? {
+                after = after.saturating_sub((key.len() + old.len()) as u64);
+            }
+        }
+        if after <= limit {
+            return Ok(());
+        }
+        let what = format!(
+            "its state would come to {after} bytes, {limit} are allowed, and {held} are taken; delete what is not needed, \
+             give values a time to live, or raise the limit \"state_bytes\""
+        );
+        Err(self.failed(TrapKind::StateFull, what))
     }
 
     /// Calls into the function, answers its reads of the state, and pauses after each slice of fuel, until it returns.

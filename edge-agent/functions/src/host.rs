@@ -9,7 +9,7 @@ use agent_core::effect::Response;
 use agent_core::topic::check_topic;
 use agent_core::{Effect, Effects};
 use function_abi::{Attributes, LogLevel, Priority, PublishFlags};
-use function_package::Extism;
+use function_package::{Extism, MAX_TWIN_VALUE_BYTES, check_twin_name};
 use wasmi::errors::HostError;
 use wasmi::{Memory, ResourceLimiter};
 use wasmi_core::LimiterError;
@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::load::Identity;
 use crate::permissions::{Permissions, check_stream};
 use crate::random::Random;
+use crate::secrets::Secrets;
 use crate::trap::TrapKind;
 
 /// Longest text of `fail` that is kept, in bytes: it becomes part of an error message, and of a dead letter.
@@ -28,6 +29,9 @@ const MAX_FAIL_BYTES: usize = 1 << 10;
 /// Longest part of a name from a function that an error message repeats, in characters.
 const SHOWN_CHARS: usize = 80;
 
+/// What a field of a log line counts beside its name and its value, in bytes: an empty one takes room, too.
+const FIELD_BYTES: usize = 8;
+
 /// What all runs of a function share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -35,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) permissions: Permissions,
     pub(crate) config: BTreeMap<String, String>,
+    pub(crate) secrets: Secrets,
     /// For a plug-in: what its call means.
     pub(crate) extism: Option<Extism>,
 }
@@ -152,6 +157,20 @@ impl Host {
         Ok(self.shared.config.get(key).map(String::as_str))
     }
 
+    /// `secret_get`.
+    pub(crate) fn secret(&self, key: &[u8]) -> Result<Option<&str>, Stop> {
+        let key = text("secret_get", "key", key)?;
+        if !self.shared.permissions.secrets.iter().any(|allowed| allowed == key) {
+            let allowed = list(self.shared.permissions.secrets.iter());
+            let key = shown(key.as_bytes());
+            return stop(
+                TrapKind::NotAllowed,
+                format!("secret_get: it may not read the secret {key}; allowed: {allowed}. Add it to its permissions"),
+            );
+        }
+        Ok(self.shared.secrets.get(key))
+    }
+
     /// `state_get`: what this run itself wrote, or the question to ask the store.
     pub(crate) fn state(&mut self, key: &[u8], answer: Answer) -> Result<Option<&[u8]>, Stop> {
         self.check_started("state_get")?;
@@ -184,29 +203,50 @@ impl Host {
         keys.find(|(_, at)| matches!(self.effects[**at], Effect::StatePut { .. })).map(|(key, _)| key.as_slice())
     }
 
+    /// The keys that this run put or deleted.
+    pub(crate) fn written(&self) -> Vec<Vec<u8>> {
+        self.written.keys().cloned().collect()
+    }
+
+    /// Bytes of the keys and values that are there because of this run.
+    pub(crate) fn put_bytes(&self) -> u64 {
+        let bytes = self.written.values().map(|at| match &self.effects[*at] {
+            Effect::StatePut { key, value, .. } => (key.len() + value.len()) as u64,
+            _ => 0,
+        });
+        bytes.sum()
+    }
+
     /// Whether this run deleted a key.
     pub(crate) fn deleted(&self, key: &[u8]) -> bool {
         self.written.get(key).is_some_and(|at| matches!(self.effects[*at], Effect::StateDelete { .. }))
     }
 
-    /// `state_put`.
-    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Stop> {
-        self.check_key("state_put", key)?;
+    /// `state_put` and `state_put_ttl`.
+    pub(crate) fn state_put(&mut self, import: &str, key: &[u8], value: &[u8], ttl_s: Option<u32>) -> Result<(), Stop> {
+        self.check_key(import, key)?;
+        if ttl_s == Some(0) {
+            let key = shown(key);
+            return stop(
+                TrapKind::BadArgument,
+                format!("{import}: the value of {key} is to be there for 0 seconds; give it 1 at least, or delete it"),
+            );
+        }
         let allowed = self.shared.limits.state_value_bytes;
         if value.len() > allowed {
             let bytes = value.len();
             return stop(
                 TrapKind::BadState,
                 format!(
-                    "state_put: the value of {} is {bytes} bytes long, {allowed} are allowed; split it over several \
+                    "{import}: the value of {} is {bytes} bytes long, {allowed} are allowed; split it over several \
                      keys, or raise the limit \"state_value_bytes\"",
                     shown(key)
                 ),
             );
         }
-        self.admit("state_put", key.len() + value.len())?;
+        self.admit(import, key.len() + value.len())?;
         self.written.insert(key.to_vec(), self.effects.len());
-        self.effects.push(Effect::StatePut { key: key.to_vec(), value: value.to_vec() });
+        self.effects.push(Effect::StatePut { key: key.to_vec(), value: value.to_vec(), ttl_s });
         Ok(())
     }
 
@@ -313,15 +353,49 @@ impl Host {
         Ok(())
     }
 
-    /// `log`. What is too much is dropped and counted: a function that says too much has not failed.
-    pub(crate) fn log(&mut self, level: i32, line: &[u8]) -> Result<(), Stop> {
+    /// `twin_report`.
+    pub(crate) fn twin_report(&mut self, name: &[u8], value: &[u8]) -> Result<(), Stop> {
+        let name = text("twin_report", "name", name)?;
+        let wrong = |what: String| stop(TrapKind::BadArgument, format!("twin_report: {what}"));
+        if let Err(error) = check_twin_name(name) {
+            return wrong(format!("{} is no property: {error}", shown(name.as_bytes())));
+        }
+        if value.len() > MAX_TWIN_VALUE_BYTES {
+            let (name, bytes) = (shown(name.as_bytes()), value.len());
+            return wrong(format!(
+                "the value of {name} is {bytes} bytes long, {MAX_TWIN_VALUE_BYTES} are allowed; report less, or emit a record"
+            ));
+        }
+        if !self.shared.permissions.may_report(name) {
+            let allowed = list(self.shared.permissions.twin.iter());
+            let name = shown(name.as_bytes());
+            return stop(
+                TrapKind::NotAllowed,
+                format!(
+                    "twin_report: it may not report the property {name}; allowed: {allowed}. Add it to its permissions"
+                ),
+            );
+        }
+        self.admit("twin_report", name.len() + value.len())?;
+        self.effects.push(Effect::TwinReport { name: name.to_owned(), value: value.to_vec() });
+        Ok(())
+    }
+
+    /// `log` and `log_with`. What is too much is dropped and counted: a function that says too much has not failed. Fields
+    /// are kept whole or not at all, each with its name, as long as there is room behind the text.
+    pub(crate) fn log(&mut self, import: &str, level: i32, line: &[u8], fields: &[u8]) -> Result<(), Stop> {
         let Some(level) = LogLevel::from_i32(level) else {
             return stop(
                 TrapKind::BadArgument,
-                format!("log: {level} is not a level; 0 is error, 1 warn, 2 info, 3 debug"),
+                format!("{import}: {level} is not a level; 0 is error, 1 warn, 2 info, 3 debug"),
             );
         };
-        let line = text("log", "text", line)?;
+        let line = text(import, "text", line)?;
+        let fields = Attributes(fields);
+        if !fields.are_whole() {
+            let what = "the fields are damaged; they are encoded as attributes are";
+            return stop(TrapKind::BadArgument, format!("{import}: {what}"));
+        }
         let limits = &self.shared.limits;
         let room = limits.log_bytes - self.log_bytes;
         if self.logs.len() >= limits.log_lines || (room == 0 && !line.is_empty()) {
@@ -329,13 +403,21 @@ impl Host {
             return Ok(());
         }
         let kept = &line[..line.floor_char_boundary(room)];
-        if kept.len() < line.len() {
-            self.logs_dropped += 1;
-            self.log_bytes = limits.log_bytes;
-        } else {
-            self.log_bytes += kept.len();
+        let mut left = if kept.len() < line.len() { 0 } else { room - kept.len() };
+        let mut cut = kept.len() < line.len();
+        let mut kept_fields = Vec::new();
+        for (name, value) in fields {
+            match left.checked_sub(name.len() + value.len() + FIELD_BYTES) {
+                Some(less) => {
+                    left = less;
+                    kept_fields.push((name.to_owned(), value.to_owned()));
+                }
+                None => cut = true,
+            }
         }
-        self.logs.push(LogLine { level, text: kept.to_owned() });
+        self.log_bytes = limits.log_bytes - left;
+        self.logs_dropped += u64::from(cut);
+        self.logs.push(LogLine { level, text: kept.to_owned(), fields: kept_fields });
         Ok(())
     }
 

@@ -12,18 +12,22 @@ use crate::host::{Answer, Host, Stop};
 use crate::trap::TrapKind;
 
 /// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one.
-pub const IMPORTS: [(&str, usize, bool); 12] = [
+pub const IMPORTS: [(&str, usize, bool); 16] = [
     ("config_get", 4, true),
+    ("secret_get", 4, true),
     ("state_get", 4, true),
     ("state_next", 6, true),
     ("random_fill", 2, false),
     ("state_put", 4, false),
+    ("state_put_ttl", 5, false),
     ("state_delete", 2, false),
     ("emit", 5, false),
     ("publish", 5, false),
     ("enqueue", 5, false),
     ("respond", 5, false),
+    ("twin_report", 4, false),
     ("log", 3, false),
+    ("log_with", 5, false),
     ("fail", 2, false),
 ];
 
@@ -33,7 +37,10 @@ type Env<'a> = Caller<'a, Host>;
 pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
     linker
         .func_wrap(NAMESPACE, "config_get", |mut env: Env<'_>, key: u32, key_len: u32, out: u32, out_cap: u32| {
-            config_get(&mut env, (key, key_len), (out, out_cap)).map_err(Error::host)
+            text_get(&mut env, "config_get", Host::config, (key, key_len), (out, out_cap)).map_err(Error::host)
+        })?
+        .func_wrap(NAMESPACE, "secret_get", |mut env: Env<'_>, key: u32, key_len: u32, out: u32, out_cap: u32| {
+            text_get(&mut env, "secret_get", Host::secret, (key, key_len), (out, out_cap)).map_err(Error::host)
         })?
         .func_wrap(NAMESPACE, "state_get", |mut env: Env<'_>, key: u32, key_len: u32, out: u32, out_cap: u32| {
             state_get(&mut env, (key, key_len), (out, out_cap)).map_err(Error::host)
@@ -55,9 +62,19 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
         .func_wrap(NAMESPACE, "state_put", |mut env: Env<'_>, key: u32, key_len: u32, value: u32, value_len: u32| {
             let params = [("key", key, key_len), ("value", value, value_len)];
             with(&mut env, "state_put", params, |host, memory, [key, value]| {
-                host.state_put(&memory[key], &memory[value])
+                host.state_put("state_put", &memory[key], &memory[value], None)
             })
         })?
+        .func_wrap(
+            NAMESPACE,
+            "state_put_ttl",
+            |mut env: Env<'_>, key: u32, key_len: u32, value: u32, value_len: u32, ttl_s: u32| {
+                let params = [("key", key, key_len), ("value", value, value_len)];
+                with(&mut env, "state_put_ttl", params, |host, memory, [key, value]| {
+                    host.state_put("state_put_ttl", &memory[key], &memory[value], Some(ttl_s))
+                })
+            },
+        )?
         .func_wrap(NAMESPACE, "state_delete", |mut env: Env<'_>, key: u32, key_len: u32| {
             with(&mut env, "state_delete", [("key", key, key_len)], |host, memory, [key]| {
                 host.state_delete(&memory[key])
@@ -103,20 +120,49 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                 })
             },
         )?
+        .func_wrap(
+            NAMESPACE,
+            "twin_report",
+            |mut env: Env<'_>, name: u32, name_len: u32, value: u32, value_len: u32| {
+                let params = [("name", name, name_len), ("value", value, value_len)];
+                with(&mut env, "twin_report", params, |host, memory, [name, value]| {
+                    host.twin_report(&memory[name], &memory[value])
+                })
+            },
+        )?
         .func_wrap(NAMESPACE, "log", |mut env: Env<'_>, level: i32, text: u32, text_len: u32| {
-            with(&mut env, "log", [("text", text, text_len)], |host, memory, [text]| host.log(level, &memory[text]))
+            with(&mut env, "log", [("text", text, text_len)], |host, memory, [text]| {
+                host.log("log", level, &memory[text], &[])
+            })
         })?
+        .func_wrap(
+            NAMESPACE,
+            "log_with",
+            |mut env: Env<'_>, level: i32, text: u32, text_len: u32, fields: u32, fields_len: u32| {
+                let params = [("text", text, text_len), ("fields", fields, fields_len)];
+                with(&mut env, "log_with", params, |host, memory, [text, fields]| {
+                    host.log("log_with", level, &memory[text], &memory[fields])
+                })
+            },
+        )?
         .func_wrap(NAMESPACE, "fail", |mut env: Env<'_>, text: u32, text_len: u32| -> Result<(), Error> {
             with(&mut env, "fail", [("text", text, text_len)], |host, memory, [text]| Err(host.fail(&memory[text])))
         })?;
     Ok(())
 }
 
-fn config_get(env: &mut Env<'_>, key: (u32, u32), out: (u32, u32)) -> Result<i32, Stop> {
-    let (memory, [key, out]) = ranges(env, "config_get", [("key", key.0, key.1), ("out", out.0, out.1)])?;
+/// A read of what does not change while the function is loaded.
+fn text_get(
+    env: &mut Env<'_>,
+    import: &str,
+    get: impl for<'h> FnOnce(&'h Host, &[u8]) -> Result<Option<&'h str>, Stop>,
+    key: (u32, u32),
+    out: (u32, u32),
+) -> Result<i32, Stop> {
+    let (memory, [key, out]) = ranges(env, import, [("key", key.0, key.1), ("out", out.0, out.1)])?;
     charge(&mut *env, PER_CALL + units(key.len()))?;
     let (bytes, host) = memory.data_and_store_mut(&mut *env);
-    let value = host.config(&bytes[key])?.map(str::as_bytes);
+    let value = get(host, &bytes[key])?.map(str::as_bytes);
     let copied = value.map_or(0, <[u8]>::len);
     let answer = answer(bytes, out, value)?;
     charge(env, units(copied))?;

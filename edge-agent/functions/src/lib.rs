@@ -29,6 +29,7 @@ mod load;
 mod permissions;
 mod random;
 mod scan;
+mod secrets;
 mod spec;
 mod trap;
 
@@ -39,5 +40,6 @@ pub use imports::IMPORTS;
 pub use limits::Limits;
 pub use load::Engine;
 pub use permissions::{MAX_STREAM_BYTES, Permissions, StreamError, StreamPattern, check_stream};
+pub use secrets::Secrets;
 pub use spec::{Spec, SpecCause, SpecError};
 pub use trap::{Trap, TrapKind};

@@ -27,9 +27,12 @@ pub struct Limits {
     pub state_key_bytes: usize,
     /// Bytes of one value of the state. Values are read and written as a whole.
     pub state_value_bytes: usize,
+    /// Bytes of the keys and values of all the function's state, over all partitions. Runs that happen at once do not see what
+    /// the others put, so it is passed by what these put together, at most.
+    pub state_bytes: u64,
     /// Log lines of one run; more are counted and dropped.
     pub log_lines: usize,
-    /// Bytes of all log lines of one run together; more are counted and cut off.
+    /// Bytes of all log lines of one run together, with their fields; more are counted and cut off.
     pub log_bytes: usize,
     /// Bytes of the module as it is delivered. Compiling takes memory in proportion to it: 56 bytes for each of the
     /// module were measured with one made for that purpose (nested blocks), and 70 milliseconds for each megabyte.
@@ -54,6 +57,7 @@ impl Default for Limits {
             output_bytes: 256 << 10,
             state_key_bytes: 256,
             state_value_bytes: 64 << 10,
+            state_bytes: 4 << 20,
             log_lines: 64,
             log_bytes: 8 << 10,
             module_bytes: 1 << 20,

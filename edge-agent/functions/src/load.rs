@@ -14,6 +14,7 @@ use crate::host::{Host, Shared};
 use crate::imports::{IMPORTS, link};
 use crate::limits::Limits;
 use crate::scan::Scan;
+use crate::secrets::Secrets;
 use crate::spec::Spec;
 
 /// First four bytes of every WebAssembly binary, then the version of a core module, or that of a component.
@@ -30,7 +31,9 @@ const WANTED_HANDLE: &str = "a function (i32, i32) -> i32 that handles an event"
 
 /// Makes functions out of modules. Cheap to clone; one serves the whole process.
 #[derive(Clone, Debug, Default)]
-pub struct Engine(());
+pub struct Engine {
+    secrets: Secrets,
+}
 
 /// What a function is called in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +50,14 @@ impl fmt::Display for Identity {
 }
 
 impl Engine {
-    /// An engine.
+    /// An engine of a gateway without secrets.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, with secrets for the functions whose permissions name them.
+    pub fn with_secrets(secrets: Secrets) -> Self {
+        Self { secrets }
     }
 
     /// Checks a module, compiles it, and tries it out once up to the point where the first event would come.
@@ -60,7 +68,8 @@ impl Engine {
     pub fn load(&self, spec: Spec, wasm: &[u8]) -> Result<Function, LoadError> {
         let Spec { name, version, limits, permissions, config, extism } = spec;
         let identity = Identity { name, version };
-        let shared = Arc::new(Shared { identity: identity.clone(), limits, permissions, config, extism });
+        let secrets = self.secrets.clone();
+        let shared = Arc::new(Shared { identity: identity.clone(), limits, permissions, config, secrets, extism });
         load(shared, wasm).map_err(|cause| LoadError { function: identity, cause })
     }
 }

@@ -1,6 +1,7 @@
 //! What a function may reach.
 
 use agent_core::Filter;
+use function_package::pattern_matches;
 
 /// Longest name of a stream in bytes: it is stored with every record, and shown in tables.
 pub const MAX_STREAM_BYTES: usize = 255;
@@ -14,6 +15,10 @@ pub struct Permissions {
     pub publish: Vec<Filter>,
     /// Queues that it may put messages into.
     pub queues: Vec<String>,
+    /// Secrets of the gateway that it may read.
+    pub secrets: Vec<String>,
+    /// Properties of devices that it may report; a `*` at the end stands for any rest.
+    pub twin: Vec<String>,
 }
 
 impl Permissions {
@@ -23,6 +28,10 @@ impl Permissions {
 
     pub(crate) fn may_enqueue(&self, queue: &str) -> bool {
         self.queues.iter().any(|allowed| allowed == queue)
+    }
+
+    pub(crate) fn may_report(&self, name: &str) -> bool {
+        self.twin.iter().any(|pattern| pattern_matches(pattern, name))
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {
@@ -99,10 +108,7 @@ impl StreamPattern {
 
     /// Whether this stream is meant.
     pub fn matches(&self, stream: &str) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(prefix) => stream.starts_with(prefix),
-            None => stream == self.0,
-        }
+        pattern_matches(&self.0, stream)
     }
 }
 

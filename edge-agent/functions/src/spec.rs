@@ -77,7 +77,8 @@ fn topic(manifest: &Manifest) -> Option<&str> {
 fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
-    Ok(Permissions { streams, publish, queues: manifest.allow.queues.clone() })
+    let (queues, secrets) = (manifest.allow.queues.clone(), manifest.allow.secrets.clone());
+    Ok(Permissions { streams, publish, queues, secrets, twin: manifest.allow.twin.clone() })
 }
 
 fn limits(manifest: &Manifest) -> Limits {
@@ -88,6 +89,7 @@ fn limits(manifest: &Manifest) -> Limits {
         effects: manifest.limits.effects as usize,
         output_bytes: kib(manifest.limits.output_kib),
         state_value_bytes: kib(manifest.limits.state_value_kib),
+        state_bytes: u64::from(manifest.limits.state_kib) * 1024,
         ..Limits::default()
     }
 }

@@ -50,6 +50,8 @@ pub enum TrapKind {
     BadStream,
     /// A key or a value of the state breaks the limits.
     BadState,
+    /// The function's state would take more room than it may.
+    StateFull,
     /// Outside of the function's permissions.
     NotAllowed,
     /// More effects than allowed.
@@ -82,6 +84,7 @@ impl TrapKind {
             Self::BadTopic => "bad_topic",
             Self::BadStream => "bad_stream",
             Self::BadState => "bad_state",
+            Self::StateFull => "state_full",
             Self::NotAllowed => "not_allowed",
             Self::TooManyEffects => "too_many_effects",
             Self::OutputTooLarge => "output_too_large",

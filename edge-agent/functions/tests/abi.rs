@@ -49,7 +49,7 @@ fn the_function_on_the_page_does_what_the_page_says() {
         assert_eq!(
             effects(function.run(&event, &mut state, 0)),
             [
-                Effect::StatePut { key: b"count".to_vec(), value: value.clone() },
+                Effect::StatePut { key: b"count".to_vec(), value: value.clone(), ttl_s: None },
                 Effect::Emit { stream: "seen".to_owned(), body: payload, priority }
             ]
         );

@@ -64,13 +64,13 @@ fn variables_are_the_state_and_a_run_sees_its_own() {
     assert_eq!(effects(load_plugin(&plugin_with(&fields, &get)).run(&event(), &mut state, 0)), [emitted(b"stored")]);
     assert_eq!(state.asked, 2);
     let set = format!("(call $var_set {key} (call $block (i32.const 8) (i32.const 3))) {get}");
-    let put = Effect::StatePut { key: b"count".to_vec(), value: b"new".to_vec() };
+    let put = Effect::StatePut { key: b"count".to_vec(), value: b"new".to_vec(), ttl_s: None };
     let done = effects(load_plugin(&plugin_with(&fields, &set)).run(&event(), &mut state, 0));
     assert_eq!(done, [put, emitted(b"new")]);
     let remove = format!("(call $var_set {key} (i64.const 0)) {get}");
     let done = effects(load_plugin(&plugin_with(&fields, &remove)).run(&event(), &mut state, 0));
     assert_eq!(done, [Effect::StateDelete { key: b"count".to_vec() }]);
-    assert_eq!(state.asked, 2);
+    assert_eq!(state.asked, 3);
 }
 
 #[test]
@@ -183,6 +183,6 @@ fn what_cannot_be_run_as_a_plug_in_is_named() {
 fn log_lines_are_kept_whatever_the_outcome() {
     let body = "(call $log_info (call $block (i32.const 0) (i32.const 2))) unreachable";
     let run = run(&load_plugin(&plugin_with(&data(0, b"hi"), body)));
-    assert_eq!(run.logs, [LogLine { level: LogLevel::Info, text: "hi".to_owned() }]);
+    assert_eq!(run.logs, [LogLine { level: LogLevel::Info, text: "hi".to_owned(), fields: Vec::new() }]);
     assert_eq!(trap(run).kind, TrapKind::Unreachable);
 }

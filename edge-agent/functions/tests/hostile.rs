@@ -43,6 +43,10 @@ fn long_work_pauses_and_costs_the_same() {
         fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
             Ok(None)
         }
+        fn state_bytes(&mut self) -> Result<u64, ReadError> {
+            Ok(0)
+        }
+
         fn pause(&mut self, fuel: u64) {
             self.0.push(fuel);
         }
@@ -106,6 +110,7 @@ fn imports_are_no_way_to_work_for_free() {
         "(call $log (i32.const 0) (i32.const 0) (i32.const 65536))",
         "(drop (call $config_get (i32.const 0) (i32.const 65536) (i32.const 0) (i32.const 0)))",
         "(drop (call $state_get (i32.const 0) (i32.const 8) (i32.const 0) (i32.const 0)))",
+        "(call $log_with (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 32768))",
     ] {
         assert_eq!(kind_of("", &format!("(loop $l {body} (br $l))")), TrapKind::OutOfFuel, "{body}");
     }
@@ -221,17 +226,25 @@ fn every_pointer_of_every_import_is_checked() {
     let calls = [
         format!("(drop (call $config_get P {good}))"),
         format!("(drop (call $config_get {good} P))"),
+        format!("(drop (call $secret_get P {good}))"),
+        format!("(drop (call $secret_get {good} P))"),
         format!("(drop (call $state_get P {good}))"),
         format!("(drop (call $state_get {good} P))"),
         "(call $random_fill P)".to_owned(),
         format!("(call $state_put P {good})"),
         format!("(call $state_put {good} P)"),
+        format!("(call $state_put_ttl P {good} (i32.const 1))"),
+        format!("(call $state_put_ttl {good} P (i32.const 1))"),
         "(call $state_delete P)".to_owned(),
         format!("(call $emit P {good} (i32.const 0))"),
         format!("(call $emit {good} P (i32.const 0))"),
         format!("(call $publish P {good} (i32.const 0))"),
         format!("(call $publish {good} P (i32.const 0))"),
+        format!("(call $twin_report P {good})"),
+        format!("(call $twin_report {good} P)"),
         "(call $log (i32.const 0) P)".to_owned(),
+        format!("(call $log_with (i32.const 0) P {good})"),
+        format!("(call $log_with (i32.const 0) {good} P)"),
         "(call $fail P)".to_owned(),
     ];
     let fields = data(0, b"alerts");
@@ -259,6 +272,9 @@ fn text_that_is_not_utf8_is_named() {
         (format!("(call $emit {two} {two} (i32.const 0))"), "emit: the stream"),
         (format!("(call $publish {two} {two} (i32.const 0))"), "publish: the topic"),
         (format!("(call $log (i32.const 0) {two})"), "log: the text"),
+        (format!("(call $log_with (i32.const 0) {two} (i32.const 0) (i32.const 0))"), "log_with: the text"),
+        (format!("(drop (call $secret_get {two} {two}))"), "secret_get: the key"),
+        (format!("(call $twin_report {two} {two})"), "twin_report: the name"),
     ] {
         let trap = trap_of(&fields, &body);
         assert_eq!(trap.kind, TrapKind::BadText, "{body}: {trap}");
@@ -297,6 +313,7 @@ fn bad_topics_streams_and_numbers_are_named() {
         data(30, b"al*"),
         data(40, b"out/x"),
         data(50, b"alerts"),
+        data(60, b"@twin"),
         data(100, long.as_bytes()),
     ]
     .concat();
@@ -328,6 +345,7 @@ fn bad_topics_streams_and_numbers_are_named() {
     assert_eq!(emit(30, 3, 0).kind, TrapKind::BadStream);
     assert_eq!(emit(30, 0, 0).kind, TrapKind::BadStream);
     assert_eq!(emit(100, long.len(), 0).kind, TrapKind::BadStream);
+    assert_eq!(emit(60, 5, 0).kind, TrapKind::BadStream, "the gateway's own");
     assert_eq!(emit(50, 6, 2).kind, TrapKind::BadArgument);
     assert_eq!(trap_of("", "(call $log (i32.const 4) (i32.const 0) (i32.const 0))").kind, TrapKind::BadArgument);
     assert_eq!(trap_of("", "(call $log (i32.const -1) (i32.const 0) (i32.const 0))").kind, TrapKind::BadArgument);

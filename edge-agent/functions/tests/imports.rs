@@ -119,8 +119,8 @@ fn a_run_sees_its_own_writes() {
     assert_eq!(&seen[16..25], b"\x05\0\0\0first");
     assert_eq!(&seen[32..42], b"\x06\0\0\0second");
     assert_eq!(seen[48..52], (-1_i32).to_le_bytes());
-    assert_eq!(done[0], Effect::StatePut { key: b"k".to_vec(), value: b"first".to_vec() });
-    assert_eq!(done[1], Effect::StatePut { key: b"k".to_vec(), value: b"second".to_vec() });
+    assert_eq!(done[0], Effect::StatePut { key: b"k".to_vec(), value: b"first".to_vec(), ttl_s: None });
+    assert_eq!(done[1], Effect::StatePut { key: b"k".to_vec(), value: b"second".to_vec(), ttl_s: None });
     assert_eq!(done[2], Effect::StateDelete { key: b"k".to_vec() });
 }
 
@@ -160,6 +160,7 @@ fn a_store_that_fails_abandons_the_run() {
     for body in [
         format!("(drop (call $state_get (i32.const 0) (i32.const 1) {}))", zeros(2)),
         format!("(drop (call $state_next {}))", zeros(6)),
+        format!("(call $state_put (i32.const 0) (i32.const 1) {})", zeros(2)),
     ] {
         let run = load(&guest(&body)).run(&event(), &mut Broken, 0);
         let Outcome::Abandoned(error) = run.outcome else { panic!("{run:?}") };
@@ -198,7 +199,7 @@ fn log_lines_are_kept_whatever_the_outcome() {
                 (call $fail (i32.const 10) (i32.const 7))
                 (call $log (i32.const 2) (i32.const 0) (i32.const 5))";
     let run = run(&load(&guest_with(&fields, body)));
-    assert_eq!(run.logs, [LogLine { level: LogLevel::Info, text: "hello".to_owned() }]);
+    assert_eq!(run.logs, [LogLine { level: LogLevel::Info, text: "hello".to_owned(), fields: Vec::new() }]);
     assert_eq!(run.logs_dropped, 0);
     let trap = trap(run);
     assert_eq!(trap.kind, TrapKind::Failed);
@@ -251,7 +252,10 @@ fn a_nan_has_the_same_bits_on_every_processor() {
 fn a_start_function_may_log_but_not_act() {
     let start = |body: &str| format!("(func $start {body}) (start $start) {}", alerts());
     let logs = guest_with(&start("(call $log (i32.const 1) (i32.const 0) (i32.const 6))"), "");
-    assert_eq!(run(&load(&logs)).logs, [LogLine { level: LogLevel::Warn, text: "alerts".to_owned() }]);
+    assert_eq!(
+        run(&load(&logs)).logs,
+        [LogLine { level: LogLevel::Warn, text: "alerts".to_owned(), fields: Vec::new() }]
+    );
     let acts = guest_with(&start(&emit(0, 1)), "");
     let error = Engine::new().load(spec(), &acts).unwrap_err();
     assert!(error.to_string().contains("emit: its start function may not use this"), "{error}");
@@ -355,7 +359,7 @@ fn walk(prefix: &str, stored: &[&str], put: &[&str], delete: &[&str]) -> Vec<Str
     );
     let function = load(&guest_with(&(fields + "(global $n (mut i32) (i32.const 0))"), &body));
     let values = stored.iter().map(|key| (key.as_bytes().to_vec(), Arc::from(*b"v"))).collect();
-    let mut state = State { values, asked: 0 };
+    let mut state = State { values, ..State::default() };
     let done = effects(function.run(&event(), &mut state, 0));
     let keys = done.iter().filter(|effect| matches!(effect, Effect::Emit { .. }));
     keys.map(|effect| String::from_utf8(body_of(effect).to_vec()).unwrap()).collect()
@@ -368,4 +372,121 @@ fn the_keys_of_the_state_come_in_order_with_what_the_run_wrote() {
     assert_eq!(walk("a", &["a1", "a2", "a3"], &["a2", "a4"], &["a1", "a3"]), ["a2", "a4"]);
     assert_eq!(walk("a", &["a1"], &[], &["a1"]), [""; 0]);
     assert_eq!(walk("x", &[], &[], &[]), [""; 0]);
+}
+
+#[test]
+fn a_value_is_put_for_some_time() {
+    let fields = [data(0, b"k"), data(10, b"value")].concat();
+    let put = |ttl: i32| {
+        format!("(call $state_put_ttl (i32.const 0) (i32.const 1) (i32.const 10) (i32.const 5) (i32.const {ttl}))")
+    };
+    let done = effects(run(&load(&guest_with(&fields, &put(-1)))));
+    assert_eq!(done, [Effect::StatePut { key: b"k".to_vec(), value: b"value".to_vec(), ttl_s: Some(u32::MAX) }]);
+    let refused = trap_of(&fields, &put(0));
+    assert_eq!(refused.kind, TrapKind::BadArgument);
+    assert!(refused.message.contains("state_put_ttl: the value of \"k\" is to be there for 0 seconds"), "{refused}");
+}
+
+#[test]
+fn a_secret_is_read_only_if_it_is_allowed() {
+    let fields = [alerts(), data(10, b"key"), data(20, b"none"), data(30, b"other")].concat();
+    let call = |at: u32, len: u32, out: u32| {
+        format!(
+            "(i32.store (i32.const {}) (call $secret_get (i32.const {at}) (i32.const {len}) (i32.const {out}) (i32.const 16)))",
+            out - 4
+        )
+    };
+    let body = [call(10, 3, 104), call(20, 4, 124), emit(100, 28)].concat();
+    let done = effects(run(&load(&guest_with(&fields, &body))));
+    assert_eq!(body_of(&done[0])[..11], *b"\x07\0\0\0hunter2");
+    assert_eq!(body_of(&done[0])[20..24], (-1_i32).to_le_bytes());
+    let refused =
+        trap_of(&fields, &format!("(drop (call $secret_get (i32.const 30) (i32.const 5) {0} {0}))", "(i32.const 0)"));
+    assert_eq!(refused.kind, TrapKind::NotAllowed);
+    assert!(refused.message.contains(r#"the secret "other"; allowed: "key", "none""#), "{refused}");
+}
+
+#[test]
+fn a_log_line_may_have_fields() {
+    let mut encoded = Vec::new();
+    for (name, value) in [("celsius", "31.5"), ("", "")] {
+        Attributes::write(name, value, |part| encoded.extend_from_slice(part)).unwrap();
+    }
+    let fields = [data(0, b"hot"), data(100, &encoded)].concat();
+    let log = |len: usize| {
+        format!("(call $log_with (i32.const 1) (i32.const 0) (i32.const 3) (i32.const 100) (i32.const {len}))")
+    };
+    let line = |fields: &[(&str, &str)]| LogLine {
+        level: LogLevel::Warn,
+        text: "hot".to_owned(),
+        fields: fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    let run = run(&load(&guest_with(&fields, &log(encoded.len()))));
+    assert_eq!((run.logs, run.logs_dropped), (vec![line(&[("celsius", "31.5"), ("", "")])], 0));
+    let refused = trap_of(&fields, &log(encoded.len() - 1));
+    assert_eq!(
+        (refused.kind, refused.message.contains("log_with: the fields are damaged")),
+        (TrapKind::BadArgument, true)
+    );
+    // What has no room beside the text is left out as a whole: 3 bytes, and 8 + 7 + 4 for the first field.
+    let mut tight = spec();
+    for (room, kept, dropped) in [(29, 1, 1), (30, 2, 0), (21, 1, 1), (10, 0, 1)] {
+        tight.limits.log_bytes = room;
+        let function = Engine::new().load(tight.clone(), &guest_with(&fields, &log(encoded.len()))).unwrap();
+        let run = common::run(&function);
+        assert_eq!((run.logs[0].fields.len(), run.logs_dropped), (kept, dropped), "{room}");
+    }
+}
+
+#[test]
+fn a_property_of_the_device_is_reported() {
+    let fields = [data(0, b"net.rssi"), data(20, b"-70"), data(40, b"net*"), data(50, b"owner")].concat();
+    let report = |at: u32, len: u32, value: u32| {
+        format!("(call $twin_report (i32.const {at}) (i32.const {len}) (i32.const 20) (i32.const {value}))")
+    };
+    let done = effects(run(&load(&guest_with(&fields, &report(0, 8, 3)))));
+    assert_eq!(done, [Effect::TwinReport { name: "net.rssi".to_owned(), value: b"-70".to_vec() }]);
+    for (call, kind, why) in [
+        (report(50, 5, 3), TrapKind::NotAllowed, r#"the property "owner"; allowed: "battery", "net.*""#),
+        (report(40, 4, 3), TrapKind::BadArgument, "no control characters and no"),
+        (report(0, 0, 3), TrapKind::BadArgument, "1 to 128 bytes"),
+        (report(0, 8, 16_385), TrapKind::BadArgument, "is 16385 bytes long, 16384 are allowed"),
+    ] {
+        let refused = trap_of(&fields, &call);
+        assert_eq!(refused.kind, kind, "{refused}");
+        assert!(refused.message.contains(why), "{refused}");
+    }
+}
+
+#[test]
+fn the_state_of_a_function_has_a_bound() {
+    let fields = [data(0, b"ab"), data(10, b"12345678")].concat();
+    let put = |key: u32, len: u32| {
+        format!("(call $state_put (i32.const {key}) (i32.const 1) (i32.const 10) (i32.const {len}))")
+    };
+    let delete = "(call $state_delete (i32.const 0) (i32.const 1))";
+    let mut tight = spec();
+    tight.limits.state_bytes = 20;
+    let ends = |body: &str, stored: &[(&[u8], &[u8])]| {
+        let values = stored.iter().map(|(key, value)| (key.to_vec(), Arc::from(*value))).collect();
+        let mut state = State { values, elsewhere: 7, ..State::default() };
+        let run = Engine::new().load(tight.clone(), &guest_with(&fields, body)).unwrap().run(&event(), &mut state, 0);
+        let kind = match run.outcome {
+            Outcome::Done(_) => None,
+            Outcome::Failed(trap) => Some((trap.kind, trap.message)),
+            Outcome::Abandoned(error) => panic!("{error}"),
+        };
+        (kind, state.asked)
+    };
+    assert_eq!(ends("", &[]), (None, 0), "who puts nothing does not ask");
+    assert_eq!(ends(&put(0, 8), &[]), (None, 1));
+    let (kind, _) = ends(&(put(0, 8) + &put(1, 4)), &[]);
+    let (kind, message) = kind.unwrap();
+    assert_eq!((kind, kind.name()), (TrapKind::StateFull, "state_full"));
+    assert!(message.contains("its state would come to 21 bytes, 20 are allowed, and 7 are taken"), "{message}");
+    // What is replaced or deleted makes room, and what the run itself put before does not count twice.
+    assert_eq!(ends(&put(0, 8), &[(b"a", b"12345678")]), (None, 2));
+    assert_eq!(ends(&(put(0, 8) + &put(0, 1) + &put(1, 8)), &[]), (None, 1));
+    assert_eq!(ends(&(delete.to_owned() + &put(1, 8)), &[(b"a", b"12345678")]), (None, 3));
+    assert!(ends(&put(1, 8), &[(b"a", b"12345678")]).0.is_some());
 }

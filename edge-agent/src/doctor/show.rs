@@ -115,6 +115,7 @@ pub(super) fn object(survey: &Survey, letters: &VecDeque<DeadLetter>, salvaged: 
             "names": of.names,
             "state_rows": of.state_rows,
             "state_bytes": of.state_bytes,
+            "state_ending_rows": of.ending_rows,
             "sources": of.sources,
         })).collect::<Vec<_>>(),
         "deployments": survey.deployments.iter().map(|(function, of)| json!({

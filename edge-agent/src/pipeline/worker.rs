@@ -1,15 +1,18 @@
 //! A worker: runs functions, one event of one lane at a time. A run that is long pauses now and then, and whoever is to come
 //! before it goes on is served meanwhile, on the same thread.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent_core::backoff::retry_after_ms;
 use agent_core::dedup::{BOOTS, Seen, Verdict as Known, WINDOW};
 use agent_core::deploy::Attempt;
+use agent_core::effect::LogLevel;
 use agent_core::event::EventKind;
 use agent_core::lanes::{LaneId, Memory, Turn};
-use agent_core::{Effect, Event};
-use agent_functions::{Outcome, ReadError, Reads, Run, Trap, TrapKind};
+use agent_core::state::expiry_us;
+use agent_core::{Effect, Event, StateValue};
+use agent_functions::{LogLine, Outcome, ReadError, Reads, Run, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
 
 use super::writer::{Abandoned, Ended, Finished, Letter};
@@ -120,7 +123,8 @@ fn handle(
             }
         }
     }
-    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, fuel };
+    let time_us = event.time_us;
+    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, time_us, fuel };
     let ran = match run(&active.current, event, &mut reads, seed)? {
         Ok(done) => {
             judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
@@ -152,10 +156,16 @@ fn handle(
         Ok(effects) => {
             for effect in &effects {
                 match effect {
-                    Effect::StatePut { key, value } => memory.set_state(key, Some(value.as_slice().into())),
+                    Effect::StatePut { key, value, ttl_s } => {
+                        let expires_us = expiry_us(event.time_us, *ttl_s);
+                        memory.set_state(key, Some(StateValue { bytes: value.as_slice().into(), expires_us }));
+                    }
                     Effect::StateDelete { key } => memory.set_state(key, None),
                     Effect::Respond(response) => job.event.settled().response = Some(response.clone()),
-                    Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } => {}
+                    Effect::Emit { .. }
+                    | Effect::Publish { .. }
+                    | Effect::Enqueue { .. }
+                    | Effect::TwinReport { .. } => {}
                 }
             }
             Ended::Done(effects)
@@ -190,7 +200,7 @@ fn run(
     let Run { outcome, logs, fuel, .. } = version.function.run(event, reads, seed);
     reads.fuel.over += fuel;
     for line in logs {
-        log(version, event, &line);
+        log(version.function.name(), &event.device, &line);
     }
     match outcome {
         Outcome::Done(effects) => Ok(Ok(effects)),
@@ -199,14 +209,23 @@ fn run(
     }
 }
 
-fn log(version: &Version, event: &Event, line: &agent_functions::LogLine) {
-    let (function, device, text) = (version.function.name(), &event.device, &line.text);
+fn log(function: &str, device: &str, line: &LogLine) {
+    let text = &line.text;
+    let fields = fields(&line.fields);
+    let fields = fields.as_deref().map(tracing::field::display);
     match line.level {
-        agent_core::effect::LogLevel::Error => tracing::error!(target: "function", function, %device, "{text}"),
-        agent_core::effect::LogLevel::Warn => tracing::warn!(target: "function", function, %device, "{text}"),
-        agent_core::effect::LogLevel::Info => tracing::info!(target: "function", function, %device, "{text}"),
-        agent_core::effect::LogLevel::Debug => tracing::debug!(target: "function", function, %device, "{text}"),
+        LogLevel::Error => tracing::error!(target: "function", function, %device, fields, "{text}"),
+        LogLevel::Warn => tracing::warn!(target: "function", function, %device, fields, "{text}"),
+        LogLevel::Info => tracing::info!(target: "function", function, %device, fields, "{text}"),
+        LogLevel::Debug => tracing::debug!(target: "function", function, %device, fields, "{text}"),
     }
+}
+
+// As one JSON object, for the names of a line's own fields must be known when the agent is compiled: so no function takes
+// the place of "function" or "device", and a collector can read it in both formats of the log.
+fn fields(fields: &[(String, String)]) -> Option<String> {
+    let object: BTreeMap<&str, &str> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    (!object.is_empty()).then(|| serde_json::to_string(&object).expect("a map of texts becomes JSON"))
 }
 
 fn judge(pipeline: &Pipeline, trial: Option<&OnTrial>, attempt: Attempt, trap: Option<&Trap>) {
@@ -222,19 +241,19 @@ struct LaneReads<'a, 'w> {
     memory: &'a mut Memory,
     function: FunctionId,
     partition: &'a str,
+    time_us: u64,
     fuel: &'a mut Fuel,
 }
 
 impl Reads for LaneReads<'_, '_> {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-        if let Some(known) = self.memory.state(key) {
+        if let Some(known) = self.memory.state(key, self.time_us) {
             return Ok(known);
         }
         let reader = &mut self.worker.reader;
         let value = reader.state(self.function, self.partition, key).map_err(|error| ReadError(error.into()))?;
-        let value: Option<Arc<[u8]>> = value.map(Into::into);
         self.memory.set_state(key, value.clone());
-        Ok(value)
+        Ok(value.filter(|value| value.is_there(self.time_us)).map(|value| value.bytes))
     }
 
     // What the lane knows is newer than what the store has.
@@ -243,15 +262,20 @@ impl Reads for LaneReads<'_, '_> {
         loop {
             let reader = &mut self.worker.reader;
             let stored = reader
-                .next_key(self.function, self.partition, prefix, &after)
+                .next_key(self.function, self.partition, prefix, &after, self.time_us)
                 .map_err(|error| ReadError(error.into()))?;
-            match (self.memory.next_key(prefix, &after), stored) {
+            match (self.memory.next_key(prefix, &after, self.time_us), stored) {
                 (None, stored) => return Ok(stored),
                 (Some((known, _)), Some(stored)) if stored.as_slice() < known => return Ok(Some(stored)),
                 (Some((known, true)), _) => return Ok(Some(known.to_vec())),
                 (Some((known, false)), _) => after = known.to_vec(),
             }
         }
+    }
+
+    // As of the last commit: what others put meanwhile, and earlier runs of this lane that wait for theirs, is not in it.
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        self.worker.reader.state_bytes(self.function).map_err(|error| ReadError(error.into()))
     }
 
     fn pause(&mut self, fuel: u64) {
@@ -266,5 +290,48 @@ impl Reads for LaneReads<'_, '_> {
             self.worker.serve(turn);
         }
         self.worker.paused -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What a log has, in the format that is for programs.
+    fn logged(fields: &[(&str, &str)]) -> serde_json::Value {
+        let written = Written::default();
+        let writer = written.clone();
+        let logs = tracing_subscriber::fmt().with_writer(move || writer.clone()).json().finish();
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let line = LogLine { level: LogLevel::Warn, text: "too hot".to_owned(), fields };
+        tracing::subscriber::with_default(logs, || log("f", "d", &line));
+        let written = written.0.lock().unwrap();
+        serde_json::from_slice(&written).unwrap()
+    }
+
+    #[test]
+    fn the_fields_of_a_line_are_one_object_and_no_other_field_is_theirs() {
+        let line = logged(&[("function", "another"), ("celsius", "31.5\n"), ("celsius", "32")]);
+        assert_eq!(line["level"], "WARN");
+        let (said, fields) = (&line["fields"]["message"], &line["fields"]["fields"]);
+        assert_eq!((said, &line["fields"]["function"]), (&"too hot".into(), &"f".into()));
+        assert_eq!(fields, r#"{"celsius":"32","function":"another"}"#);
+        assert!(logged(&[])["fields"].get("fields").is_none());
     }
 }

@@ -132,7 +132,7 @@ fn groups(store: &mut Store, group: u64, commits: u64) -> Result<Vec<Vec<Write>>
             },
             stamp: Stamp { wall_us: next, monotonic_us: next, boot: 1, synchronised: true },
             result: OutcomeResult::Effects(vec![
-                Effect::StatePut { key: b"mean".to_vec(), value: next.to_le_bytes().repeat(8) },
+                Effect::StatePut { key: b"mean".to_vec(), value: next.to_le_bytes().repeat(8), ttl_s: None },
                 Effect::Emit { stream: "means".into(), body, priority: Priority::Normal },
             ]),
         })

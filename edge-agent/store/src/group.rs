@@ -3,15 +3,18 @@
 use agent_core::effect::{Effect, Priority};
 use agent_core::event::EventKind;
 use agent_core::retention::Refused;
+use agent_core::state::expiry_us;
 use agent_core::{Event, FunctionId};
-use rusqlite::{CachedStatement, Transaction};
-use sync_protocol::dead::{Action, Command, INLET, Note, Resolved, STREAM, What};
+use rusqlite::{CachedStatement, OptionalExtension, Transaction};
+use sync_protocol::dead::{Action, Command, INLET, Note, Payload, Resolved, STREAM, What};
 use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
+use sync_protocol::twin;
 
 use crate::error::Cause;
+use crate::functions::Functions;
 use crate::queue::{Ends, Queue};
 use crate::rows::Emitter;
-use crate::store::{Position, TRIM_BYTES, TRIM_ROWS};
+use crate::store::{EXPIRE_ROWS, Position, TRIM_BYTES, TRIM_ROWS};
 use crate::streams::Streams;
 use crate::tiles::{self, Run, Tiles};
 use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Uses, Write};
@@ -21,6 +24,7 @@ use crate::{boots, letters, messages, rows, schema};
 pub(crate) struct Changed<'a> {
     pub(crate) position: &'a mut Position,
     pub(crate) streams: &'a mut Streams,
+    pub(crate) functions: &'a mut Functions,
     pub(crate) scratch: &'a mut Vec<u8>,
 }
 
@@ -31,8 +35,10 @@ pub(crate) struct Group<'a> {
     policy: &'a Refused,
     position: &'a mut Position,
     streams: &'a mut Streams,
+    functions: &'a mut Functions,
     scratch: &'a mut Vec<u8>,
     before: Position,
+    size: CachedStatement<'a>,
     put: CachedStatement<'a>,
     delete: CachedStatement<'a>,
     seen: CachedStatement<'a>,
@@ -47,12 +53,16 @@ impl<'a> Group<'a> {
         transaction: &'a Transaction<'a>,
         epoch: StoreEpoch,
         refused: &'a Refused,
-        Changed { position, streams, scratch }: Changed<'a>,
+        Changed { position, streams, functions, scratch }: Changed<'a>,
     ) -> Result<Self, Cause> {
         let record = |class| transaction.prepare_cached(tiles::sql(class).insert);
         Ok(Self {
+            size: transaction.prepare_cached(
+                "SELECT length(key) + length(value) FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3",
+            )?,
             put: transaction.prepare_cached(
-                "REPLACE INTO state (function, partition, key, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "REPLACE INTO state (function, partition, key, expires_us, checksum, value) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?,
             delete: transaction
                 .prepare_cached("DELETE FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3")?,
@@ -71,6 +81,7 @@ impl<'a> Group<'a> {
             policy: refused,
             position,
             streams,
+            functions,
             scratch,
         })
     }
@@ -114,6 +125,7 @@ impl<'a> Group<'a> {
                 Ok(())
             }
             Write::Scheduled(scheduled) => scheduled.store(self.transaction),
+            Write::StateEnded { time_us } => self.state_ended(*time_us),
             Write::Command { command, stamp } => self.command(command, *stamp),
             Write::Deployment(function, Some(deployment)) => {
                 rows::write_deployment(self.scratch, deployment);
@@ -179,14 +191,24 @@ impl<'a> Group<'a> {
     fn effect(&mut self, outcome: &Outcome, effect: &Effect) -> Result<(), Cause> {
         let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
         match effect {
-            Effect::StatePut { key, value } => {
-                let checksum = rows::keyed_checksum(function, partition, key, value);
-                self.put.execute((function, partition, key, checksum, value))?;
+            Effect::StatePut { key, value, ttl_s } => {
+                let goes = self.state_size(function, partition, key)?;
+                let expires_us = expiry_us(outcome.event.time_us, *ttl_s).map(rows::bound);
+                let checksum = rows::state_checksum(function, partition, key, expires_us, value);
+                self.put.execute((function, partition, key, expires_us, checksum, value))?;
+                self.functions.change(function, (key.len() + value.len()) as u64, goes);
                 Ok(())
             }
             Effect::StateDelete { key } => {
+                let goes = self.state_size(function, partition, key)?;
                 self.delete.execute((function, partition, key))?;
+                self.functions.change(function, 0, goes);
                 Ok(())
+            }
+            Effect::TwinReport { name, value } => {
+                let report = twin::Report { property: name.clone(), value: Payload::of(value) };
+                let body = serde_json::to_vec(&report).expect("a report is text, which becomes JSON");
+                self.emit(Class::Normal, &outcome.into(), twin::STREAM, &body)
             }
             Effect::Emit { stream, body, priority } => {
                 let class = match priority {
@@ -215,6 +237,27 @@ impl<'a> Group<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// What a value and its key take; 0 if there is none.
+    fn state_size(&mut self, function: u32, partition: &str, key: &[u8]) -> Result<u64, Cause> {
+        let size: Option<i64> = self.size.query_row((function, partition, key), |row| row.get(0)).optional()?;
+        Ok(size.map_or(0, rows::number))
+    }
+
+    /// Deletes values whose time ended, those first that ended first, within the bound.
+    fn state_ended(&mut self, time_us: u64) -> Result<(), Cause> {
+        let sql = "SELECT function, partition, key, length(key) + length(value) FROM state WHERE expires_us <= ?1 \
+                   ORDER BY expires_us LIMIT ?2";
+        let mut ended = self.transaction.prepare_cached(sql)?;
+        let ended = ended.query_map((rows::bound(time_us), EXPIRE_ROWS as i64), |row| {
+            Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?, row.get::<_, i64>(3)?))
+        })?;
+        for (function, partition, key, size) in ended.collect::<Result<Vec<_>, _>>()? {
+            self.delete.execute((function, partition, key))?;
+            self.functions.change(function, 0, rows::number(size));
+        }
+        Ok(())
     }
 
     // `id` is that of a message that it takes the place of.
@@ -359,6 +402,7 @@ impl<'a> Group<'a> {
             }
         }
         self.streams.store(self.transaction)?;
+        self.functions.store(self.transaction)?;
         if self.position.messages != self.before.messages {
             schema::set_meta(self.transaction, "messages", self.position.messages)?;
         }

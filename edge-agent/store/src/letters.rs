@@ -101,10 +101,8 @@ impl Cut {
         let shown = &payload[..payload.len().min(MAX_PAYLOAD_BYTES)];
         self.0 |= shown.len() < payload.len();
         match whole {
-            Ok(text) if !text.chars().any(|one| one.is_control() && !matches!(one, '\n' | '\r' | '\t')) => {
-                Payload::Text(text.to_owned())
-            }
-            _ => Payload::Hex(hex::encode(shown)),
+            Ok(text) => Payload::of(text.as_bytes()),
+            Err(_) => Payload::Hex(hex::encode(shown)),
         }
     }
 }

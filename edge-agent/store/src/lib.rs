@@ -11,8 +11,8 @@
 //! | table | row | key |
 //! |---|---|---|
 //! | `meta` | a number: the epoch, the marks of the queues, the count of the dead letters, the last command that was done | name |
-//! | `functions` | the small number that stands for a function's name, never given twice | number |
-//! | `state` | a value that a function stored | function, partition, key |
+//! | `functions` | the small number that stands for a function's name, never given twice, and how much state it has | number |
+//! | `state` | a value that a function stored, and when it ends | function, partition, key |
 //! | `seen` | which events of a source were handled | function, partition, source |
 //! | `outbox_normal`, `outbox_high` | a record for the control plane, or a run of sequences of which nothing is left to send; a table for each class | sequence, of a run the first |
 //! | `streams` | how much of each stream these hold | number |
@@ -28,7 +28,7 @@
 //! given up, or cannot be read, leaves its sequence behind in a run that says how many there were of which stream and why; a
 //! record that was delivered before others that still wait leaves its sequence in a run that is settled.
 //!
-//! Each dead letter is told of by two records of the stream `@dead`, in the transactions that store and that end it.
+//! What a device is said to be becomes a record of the stream `@twin`. Each dead letter is told of by two records of the stream `@dead`, in the transactions that store and that end it.
 //!
 //! `condemned` is there while a damaged store is being replaced, `quarantine-N` holds the files of one that was.
 //!
@@ -69,6 +69,7 @@
 
 mod boots;
 mod error;
+mod functions;
 mod group;
 mod letters;
 mod messages;
@@ -90,12 +91,13 @@ pub use agent_core::FunctionId;
 pub use agent_core::uplink::Waiting;
 pub use boots::{Boot, MAX_BOOTS};
 pub use error::{Damage, ErrorKind, StoreError};
+pub use functions::FunctionUsage;
 pub use messages::{Message, retry_queue};
 pub use queue::Queue;
 pub use reader::{Head, Heads, MAX_READ_BYTES, Outbox, Reader, Untold};
 pub use recover::{Recovery, salvage_copy};
 pub use schedules::Scheduled;
-pub use store::{Committed, Store, TRIM_BYTES, TRIM_ROWS};
+pub use store::{Committed, EXPIRE_ROWS, Store, TRIM_BYTES, TRIM_ROWS};
 pub use streams::{MAX_STREAMS, StreamUsage};
 pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
 pub use write::{

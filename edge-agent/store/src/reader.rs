@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use agent_core::StateValue;
 use agent_core::pace::Metered;
 use rusqlite::{Connection, OptionalExtension, Params};
 use sync_protocol::records::MAX_RANGE_BYTES;
 
 use crate::boots::Boot;
 use crate::error::{Cause, Damage, StoreError};
+use crate::functions::{self, FunctionUsage};
 use crate::messages::Message;
 use crate::queue::Queue;
 use crate::schedules::Scheduled;
@@ -51,13 +53,17 @@ impl Reader {
         read(&transaction)
     }
 
-    /// A value of a function's state; `None` if there is none.
+    /// A value of a function's state; `None` if there is none. One that has ended is still there until it is deleted.
     ///
     /// # Errors
     /// If the value is damaged, or the disk fails.
-    pub fn state(&mut self, function: FunctionId, partition: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let sql = "SELECT checksum, value FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3";
-        self.keyed(sql, (function.0, partition, key), |value| rows::keyed_checksum(function.0, partition, key, value))
+    pub fn state(
+        &mut self,
+        function: FunctionId,
+        partition: &str,
+        key: &[u8],
+    ) -> Result<Option<StateValue>, StoreError> {
+        self.read_state(function, partition, key)
             .map_err(|cause| {
                 cause.or_damage(|what| Damage::State {
                     function: function.0,
@@ -69,7 +75,24 @@ impl Reader {
             .map_err(self.failed("read state from"))
     }
 
-    /// The first key of a function's state that begins with `prefix` and comes after `after`, bytewise.
+    fn read_state(
+        &self,
+        FunctionId(function): FunctionId,
+        partition: &str,
+        key: &[u8],
+    ) -> Result<Option<StateValue>, RowError> {
+        let sql = "SELECT checksum, value, expires_us FROM state WHERE function = ?1 AND partition = ?2 AND key = ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query((function, partition, key))?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let expires_us: Option<i64> = rows::column(row, 2).map_err(RowError::Damaged)?;
+        let checksum = |value: &[u8]| rows::state_checksum(function, partition, key, expires_us, value);
+        let bytes = rows::checked_by(row, 0, 1, checksum).map_err(RowError::Damaged)?;
+        Ok(Some(StateValue { bytes: bytes.into(), expires_us: expires_us.map(rows::number) }))
+    }
+
+    /// The first key of a function's state that begins with `prefix` and comes after `after`, bytewise, and has a value for an
+    /// event of this time.
     ///
     /// # Errors
     /// If the disk fails.
@@ -79,22 +102,53 @@ impl Reader {
         partition: &str,
         prefix: &[u8],
         after: &[u8],
+        time_us: u64,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let read = || -> Result<Option<Vec<u8>>, Cause> {
             // A key that is the prefix itself is the first of them.
             let sql = if after < prefix {
-                "SELECT key FROM state WHERE function = ?1 AND partition = ?2 AND key >= ?3 ORDER BY key LIMIT 1"
+                "SELECT key FROM state WHERE function = ?1 AND partition = ?2 AND key >= ?3 \
+                 AND (expires_us IS NULL OR expires_us > ?4) ORDER BY key LIMIT 1"
             } else {
-                "SELECT key FROM state WHERE function = ?1 AND partition = ?2 AND key > ?3 ORDER BY key LIMIT 1"
+                "SELECT key FROM state WHERE function = ?1 AND partition = ?2 AND key > ?3 \
+                 AND (expires_us IS NULL OR expires_us > ?4) ORDER BY key LIMIT 1"
             };
             let found: Option<Vec<u8>> = self
                 .connection
                 .prepare_cached(sql)?
-                .query_row((function.0, partition, after.max(prefix)), |row| row.get(0))
+                .query_row((function.0, partition, after.max(prefix), rows::bound(time_us)), |row| row.get(0))
                 .optional()?;
             Ok(found.filter(|key| key.starts_with(prefix)))
         };
         read().map_err(self.failed("look for a key of the state in"))
+    }
+
+    /// Bytes of the keys and values of a function's state, over all partitions; 0 for a number that was never given.
+    ///
+    /// # Errors
+    /// If the number is damaged, or the disk fails.
+    pub fn state_bytes(&mut self, function: FunctionId) -> Result<u64, StoreError> {
+        functions::read_one(&self.connection, function.0).map_err(self.failed("read how much state there is in"))
+    }
+
+    /// Every function that ever had a number, with how much state it has; in the order of their numbers.
+    ///
+    /// # Errors
+    /// If the table is damaged, or the disk fails.
+    pub fn functions(&mut self) -> Result<Vec<FunctionUsage>, StoreError> {
+        functions::read(&self.connection).map_err(self.failed("read the functions of"))
+    }
+
+    /// Whether there are values of state that no event of this time or later finds.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn has_ended_state(&mut self, time_us: u64) -> Result<bool, StoreError> {
+        let read = || -> Result<bool, Cause> {
+            let sql = "SELECT EXISTS (SELECT 1 FROM state WHERE expires_us <= ?1)";
+            Ok(self.connection.prepare_cached(sql)?.query_row([rows::bound(time_us)], |row| row.get(0))?)
+        };
+        read().map_err(self.failed("look for state that has ended in"))
     }
 
     /// The bytes of [`agent_core::dedup::Seen`] for a source; `None` if it was never heard.

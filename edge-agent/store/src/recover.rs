@@ -27,7 +27,7 @@ use crate::survey::{Piece, Survey, survey};
 use crate::tiles::{self, Run, Tiles};
 use crate::witness::{Note, Witness};
 use crate::write::DeadLetter;
-use crate::{letters, messages, rows, schema};
+use crate::{functions, letters, messages, rows, schema};
 
 /// Most ranges, and most damaged rows, that the description of a recovery names: it is one line of the log.
 const MAX_LOGGED: usize = 20;
@@ -240,8 +240,9 @@ fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(S
     let survey = survey(from, confirmed, |piece| fresh.take(&piece))?;
     for id in survey.functions.iter().filter(|function| function.names.is_empty()).map(|function| function.id) {
         // Keeps its number, and with it its state, from being given to another.
-        connection.execute("INSERT INTO functions (id, name) VALUES (?1, ?2)", (id, format!("@unnamed-{id}")))?;
+        functions::insert(&connection, id, &format!("@unnamed-{id}"))?;
     }
+    functions::recount(&connection)?;
     for lost in survey.lost() {
         rows::put_missing(&connection, &mut fresh.scratch, lost)?;
     }
@@ -391,13 +392,14 @@ impl Fresh<'_> {
                     self.twins.insert(id);
                     id | TWIN
                 };
-                put("INSERT OR IGNORE INTO functions (id, name) VALUES (?1, ?2)")?.execute((id, name))?;
+                functions::insert(self.connection, id, name)?;
             }
-            Piece::State { function, partition, key, value } => {
-                let sql = "REPLACE INTO state (function, partition, key, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)";
+            Piece::State { function, partition, key, expires_us, value } => {
+                let sql = "REPLACE INTO state (function, partition, key, expires_us, checksum, value) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
                 for function in self.numbers(function) {
-                    let checksum = rows::keyed_checksum(function, partition, key, value);
-                    put(sql)?.execute((function, partition, key, checksum, value))?;
+                    let checksum = rows::state_checksum(function, partition, key, expires_us, value);
+                    put(sql)?.execute((function, partition, key, expires_us, checksum, value))?;
                 }
             }
             Piece::Seen { function, partition, source, value } => {

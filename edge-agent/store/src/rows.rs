@@ -55,6 +55,15 @@ pub(crate) fn keyed_checksum(function: u32, partition: &str, key: &[u8], value: 
     hasher.finalize()
 }
 
+/// The checksum of a value of state: as [`keyed_checksum`], and over the time of its end.
+pub(crate) fn state_checksum(function: u32, partition: &str, key: &[u8], expires_us: Option<i64>, value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(keyed_checksum(function, partition, key, value));
+    if let Some(expires_us) = expires_us {
+        hasher.update(&expires_us.to_le_bytes());
+    }
+    hasher.finalize()
+}
+
 /// The checksum of a row that stands for several numbers: over these as well.
 pub(crate) fn run_checksum(kind: Kind, first: u64, last: u64, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

@@ -18,11 +18,14 @@ const APPLICATION_ID: i64 = 0x4544_4745;
 /// is never edited.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE meta (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE functions (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+    CREATE TABLE functions (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, checksum INTEGER NOT NULL, state_bytes INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE state (
         function INTEGER NOT NULL, partition TEXT NOT NULL, key BLOB NOT NULL,
-        checksum INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (function, partition, key)
+        expires_us INTEGER, checksum INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (function, partition, key)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX state_expiring ON state (expires_us) WHERE expires_us IS NOT NULL;
     CREATE TABLE seen (
         function INTEGER NOT NULL, partition TEXT NOT NULL, source TEXT NOT NULL,
         checksum INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (function, partition, source)

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use agent_core::FunctionId;
 use agent_core::retention::Refused;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use sync_protocol::records::{Class, MAX_ENTRIES, StoreEpoch};
 
 use crate::error::{Cause, Damage, ErrorKind, StoreError};
+use crate::functions::Functions;
 use crate::group::{Changed, Group};
 use crate::queue::{Ends, Queue};
 use crate::reader::{Reader, read_deployments};
@@ -23,6 +24,9 @@ use crate::write::Write;
 /// drained request by request never keeps a row longer than its answer; more would make a commit wait for the rest.
 pub const TRIM_ROWS: usize = MAX_ENTRIES;
 
+/// Most values of state that one [`Write::StateEnded`] deletes: the commit of others waits for it, some 10 ms.
+pub const EXPIRE_ROWS: usize = 1_000;
+
 /// Most bytes that one commit deletes from each queue, a last row that passes it not counted: the pages of a large row
 /// are visited one by one. One body of the sync protocol, hence one request.
 pub const TRIM_BYTES: usize = sync_protocol::MAX_BODY_BYTES;
@@ -35,6 +39,7 @@ pub struct Store {
     epoch: StoreEpoch,
     position: Position,
     streams: Streams,
+    functions: Functions,
     refused: Refused,
     // Bytes of the row that is being written, kept to be filled again.
     scratch: Vec<u8>,
@@ -144,9 +149,11 @@ impl Store {
         recover::condemn(dir, cause, &confirmed).map_err(|cause| cause.in_operation("give up", &self.path))
     }
 
-    fn new(Opened { connection, epoch, position, streams }: Opened, path: PathBuf, mut witness: Witness) -> Self {
+    fn new(opened: Opened, path: PathBuf, mut witness: Witness) -> Self {
+        let Opened { connection, epoch, position, streams, functions } = opened;
         witness.note(position.note(epoch));
-        Self { connection, path, epoch, position, streams, refused: Refused::None, scratch: Vec::new(), witness }
+        let (refused, scratch) = (Refused::None, Vec::new());
+        Self { connection, path, epoch, position, streams, functions, refused, scratch, witness }
     }
 
     /// The life of the store that its sequences and ids belong to; never 0.
@@ -183,24 +190,16 @@ impl Store {
     /// # Errors
     /// If the disk fails.
     pub fn function(&mut self, name: &str) -> Result<FunctionId, StoreError> {
-        self.function_number(name)
+        self.functions
+            .number(&self.connection, name)
             .map(FunctionId)
             .map_err(|cause| cause.in_operation("look up a function in", &self.path))
     }
 
-    fn function_number(&self, name: &str) -> Result<u32, Cause> {
-        let known = self
-            .connection
-            .prepare_cached("SELECT id FROM functions WHERE name = ?1")?
-            .query_row([name], |row| row.get(0))
-            .optional()?;
-        match known {
-            Some(number) => Ok(number),
-            None => Ok(self
-                .connection
-                .prepare_cached("INSERT INTO functions (name) VALUES (?1) RETURNING id")?
-                .query_row([name], |row| row.get(0))?),
-        }
+    /// Bytes of the keys and values of a function's state, over all partitions, as of the last commit; 0 for a number that was
+    /// never given.
+    pub fn state_bytes(&self, function: FunctionId) -> u64 {
+        self.functions.state_bytes(function.0)
     }
 
     /// Stores all of these writes in this order in one transaction, and deletes some rows that are done with; on
@@ -215,20 +214,23 @@ impl Store {
             Ok(()) => {
                 self.position = position;
                 self.streams.committed();
+                self.functions.committed();
                 self.witness.note(position.note(self.epoch));
                 Ok(position.committed())
             }
             Err(cause) => {
                 self.streams.roll_back();
+                self.functions.roll_back();
                 Err(cause.in_operation("commit to", &self.path).at_write(at))
             }
         }
     }
 
     fn write_all(&mut self, writes: &[Write], position: &mut Position, at: &mut Option<usize>) -> Result<(), Cause> {
-        let Self { connection, epoch, streams, refused, scratch, .. } = self;
+        let Self { connection, epoch, streams, functions, refused, scratch, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut group = Group::new(&transaction, *epoch, refused, Changed { position, streams, scratch })?;
+        let changed = Changed { position, streams, functions, scratch };
+        let mut group = Group::new(&transaction, *epoch, refused, changed)?;
         for (index, write) in writes.iter().enumerate() {
             *at = Some(index);
             group.write(write)?;
@@ -245,6 +247,7 @@ struct Opened {
     epoch: StoreEpoch,
     position: Position,
     streams: Streams,
+    functions: Functions,
 }
 
 fn lock(dir: &Path) -> Result<Witness, Cause> {
@@ -272,7 +275,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
     };
     // An agent cannot start without them, and they are few.
     read_deployments(&connection)?;
-    let streams = Streams::open(&connection)?;
+    let (streams, functions) = (Streams::open(&connection)?, Functions::open(&connection)?);
     if let Some(note) = witness.noted().filter(|note| note.epoch == epoch.0) {
         for queue in Queue::ALL {
             let ((done, last), ends) = (note.queues[queue.index()], &position.queues[queue.index()]);
@@ -286,7 +289,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
         }
     }
     schema::accept(&connection)?;
-    Ok(Opened { connection, epoch, position, streams })
+    Ok(Opened { connection, epoch, position, streams, functions })
 }
 
 /// Creates a directory and those above it so that a power cut cannot take them away again.

@@ -83,6 +83,8 @@ pub struct FunctionSurvey {
     pub state_rows: u64,
     /// Bytes of their keys and values.
     pub state_bytes: u64,
+    /// How many of these values end by themselves.
+    pub ending_rows: u64,
     /// Sources whose handled events are remembered.
     pub sources: u64,
 }
@@ -144,7 +146,7 @@ pub fn inspect(dir: &Path, mut take: impl FnMut(Item) -> bool) -> Result<Survey,
 /// A row that is whole.
 pub(crate) enum Piece<'a> {
     Function { id: u32, name: &'a str },
-    State { function: u32, partition: &'a str, key: &'a [u8], value: &'a [u8] },
+    State { function: u32, partition: &'a str, key: &'a [u8], expires_us: Option<i64>, value: &'a [u8] },
     Seen { function: u32, partition: &'a str, source: &'a str, value: &'a [u8] },
     Queued { queue: Queue, id: u64, body: &'a [u8] },
     DeadLetter { id: u64, body: &'a [u8] },
@@ -186,7 +188,12 @@ pub(crate) fn survey(
         walk.name(format!("it was given up: {}", condemned.cause));
     }
     walk.functions(&connection)?;
+    let damaged = walk.found.damaged;
     walk.keyed(&connection)?;
+    // Where rows are damaged, their number says nothing.
+    if walk.found.damaged == damaged {
+        walk.state_bytes(&connection)?;
+    }
     walk.deployments(&connection)?;
     walk.dead_letters(&connection)?;
     walk.messages(&connection)?;
@@ -257,11 +264,11 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
     }
 
     fn keyed(&mut self, connection: &Connection) -> Result<(), Cause> {
-        for (table, key) in [("state", "key"), ("seen", "source")] {
+        for (table, key, expires_us) in [("state", "key", "expires_us"), ("seen", "source", "NULL")] {
             // From both ends, if there is an unreadable page between.
             for order in ["ASC", "DESC"] {
                 let sql = format!(
-                    "SELECT function, partition, CAST({key} AS BLOB), checksum, value FROM {table} \
+                    "SELECT function, partition, CAST({key} AS BLOB), checksum, value, {expires_us} FROM {table} \
                      ORDER BY function {order}, partition {order}, {key} {order}"
                 );
                 let broken = each(connection, &sql, [], |row| match self.keyed_row(table, row) {
@@ -285,13 +292,16 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
         let function: u32 = rows::column(row, 0)?;
         let partition: String = rows::column(row, 1)?;
         let key: Vec<u8> = rows::column(row, 2)?;
-        let value = rows::checked_by(row, 3, 4, |value| rows::keyed_checksum(function, &partition, &key, value))
-            .map_err(|what| format!("function {function}, partition {partition:?}, {key:02x?}: {what}"))?;
+        let expires_us: Option<i64> = rows::column(row, 5)?;
+        let value =
+            rows::checked_by(row, 3, 4, |value| rows::state_checksum(function, &partition, &key, expires_us, value))
+                .map_err(|what| format!("function {function}, partition {partition:?}, {key:02x?}: {what}"))?;
         let of = self.function(function);
         let piece = if table == "state" {
             of.state_rows += 1;
             of.state_bytes += (key.len() + value.len()) as u64;
-            Piece::State { function, partition: &partition, key: &key, value }
+            of.ending_rows += u64::from(expires_us.is_some());
+            Piece::State { function, partition: &partition, key: &key, expires_us, value }
         } else {
             of.sources += 1;
             let source = str::from_utf8(&key).map_err(|error| error.to_string())?;

@@ -84,6 +84,12 @@ pub enum Write {
     },
     /// Up to which moment a schedule was served.
     Scheduled(Scheduled),
+    /// Values of state that no event of this time or later finds are deleted, at most [`EXPIRE_ROWS`](crate::EXPIRE_ROWS) of
+    /// them: [`Reader::has_ended_state`](crate::Reader::has_ended_state) says whether there are more.
+    StateEnded {
+        /// The time, microseconds since 1970-01-01 UTC.
+        time_us: u64,
+    },
     /// What the control plane asks to be done with dead letters. All of it is done, and the number of the command
     /// noted, or nothing; one that was done before changes nothing. Letters that are not there are told as gone.
     Command {

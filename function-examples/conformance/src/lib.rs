@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use function_sdk::{Context, Error, PublishFlags, Result, function};
+use function_sdk::{Context, Error, LogLevel, PublishFlags, Result, function};
 
 #[function]
 fn on_event(commands: &str, cx: &mut Context) -> Result {
@@ -17,6 +17,10 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             let value = cx.config_opt::<String>(rest)?;
             answer_read(value.map(String::into_bytes), cx)
         }
+        "secret" => {
+            let value = cx.secret(rest)?;
+            answer_read(value.map(String::into_bytes), cx)
+        }
         "get" => {
             let value = cx.state_get(rest);
             answer_read(value, cx)
@@ -25,6 +29,19 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             let (key, value) = cut(rest);
             cx.state_put(key, value);
             Ok(())
+        }
+        "putfor" => {
+            let (seconds, rest) = cut(rest);
+            let (key, value) = cut(rest);
+            let seconds = seconds.parse().map_err(|_| Error::new("the seconds are none"))?;
+            cx.state_put_for(Duration::from_secs(seconds), key, value)
+        }
+        "putif" => {
+            let (key, rest) = cut(rest);
+            let (expected, value) = cut(rest);
+            let expected = Some(expected.as_bytes()).filter(|expected| *expected != b"-");
+            let put = cx.state_put_if(key, expected, value);
+            cx.emit("answers", if put { "yes" } else { "no" })
         }
         "delete" => {
             cx.state_delete(rest);
@@ -74,6 +91,18 @@ fn obey(line: &str, cx: &mut Context) -> Result {
                 (_, text) => cx.debug(text),
             }
             Ok(())
+        }
+        "logwith" => {
+            let (level, rest) = cut(rest);
+            let (name, rest) = cut(rest);
+            let (value, text) = cut(rest);
+            let level = level.parse().ok().and_then(LogLevel::from_i32);
+            cx.log_with(level.ok_or_else(|| Error::new("the level is none"))?, text, &[(name, value)]);
+            Ok(())
+        }
+        "twin" => {
+            let (name, value) = cut(rest);
+            cx.report(name, value)
         }
         "fail" => Err(Error::new(rest)),
         _ => Err(Error::new(format_args!("unknown command: {line}"))),

@@ -18,19 +18,23 @@
 //! | import | type | meaning |
 //! |---|---|---|
 //! | `config_get` | `(key, key_len, out, out_cap) -> i32` | reads a configuration value (UTF-8) |
+//! | `secret_get` | `(key, key_len, out, out_cap) -> i32` | reads a secret of the gateway (UTF-8) that the manifest allows |
 //! | `state_get` | `(key, key_len, out, out_cap) -> i32` | reads a value of this function's state, earlier writes of this run included |
 //! | `state_next` | `(prefix, prefix_len, after, after_len, out, out_cap) -> i32` | the first key of this function's state that begins with `prefix` and comes after `after` (bytewise; an empty one: from the beginning), writes of this run included |
 //! | `random_fill` | `(out, out_len)` | fills memory from a generator whose seed the host keeps, so that a run can be replayed |
 //! | `state_put` | `(key, key_len, value, value_len)` | effect: stores a value |
+//! | `state_put_ttl` | `(key, key_len, value, value_len, ttl_s)` | effect: stores a value that is absent for events which are received `ttl_s` seconds (unsigned, not 0) after this one, or later |
 //! | `state_delete` | `(key, key_len)` | effect: removes a value; absent is no error |
 //! | `emit` | `(stream, stream_len, body, body_len, priority)` | effect: a record to a cloud stream; `priority` is a [`Priority`] |
 //! | `publish` | `(topic, topic_len, payload, payload_len, flags)` | effect: an MQTT message; `flags` are [`PublishFlags`] |
 //! | `enqueue` | `(queue, queue_len, body, body_len, delay_ms)` | effect: a message to the function that reads this queue, not before `delay_ms` (unsigned) have passed |
 //! | `respond` | `(status, headers, headers_len, body, body_len)` | effect: the answer to an HTTP request, instead of 204; `headers` are attributes, `status` is 200 to 599 |
+//! | `twin_report` | `(name, name_len, value, value_len)` | effect: a property of the event's device has this value now; the control plane keeps the latest |
 //! | `log` | `(level, text, text_len)` | a log line; `level` is a [`LogLevel`] |
+//! | `log_with` | `(level, text, text_len, fields, fields_len)` | the same, with named values; `fields` are attributes |
 //! | `fail` | `(text, text_len)` | ends the run as failed with this message; does not return |
 //!
-//! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `state_get`, `state_next`) answers the length of
+//! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `secret_get`, `state_get`, `state_next`) answers the length of
 //! the value, and writes it to `out` only if it fits in `out_cap`; the guest then comes again with more room. An absent
 //! value answers [`ABSENT`]. Keys are not empty. `random_fill` is for jitter and sampling: whoever knows the seed knows the
 //! numbers, so never make keys of them. **No import blocks.** Effects take place together after `edge_handle` returned 0, in one

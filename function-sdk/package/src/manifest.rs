@@ -7,7 +7,9 @@ use semver::Version;
 use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed, text};
 use crate::config::{ConfigValue, config_value};
 use crate::extism::{Extism, extism, not_allowed};
-use crate::names::{check_filter, check_function_name, check_stream_name};
+use crate::names::{
+    check_filter, check_function_name, check_secret_name, check_stream_name, check_twin_name, pattern_matches,
+};
 use crate::trigger::{Trigger, queue_name};
 
 /// The version of the manifest's format that this crate reads.
@@ -90,11 +92,14 @@ pub struct Limits {
     pub output_kib: u32,
     /// Bytes of one state value in KiB, 1 to 1,024. Default 64.
     pub state_value_kib: u32,
+    /// Bytes of the keys and values of all its state, over all partitions, in KiB, 1 to 1,048,576. Default 4,096: room for
+    /// some ten thousand devices with a few numbers each.
+    pub state_kib: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { fuel: 50_000_000, memory_kib: 1024, effects: 64, output_kib: 256, state_value_kib: 64 }
+        Self { fuel: 50_000_000, memory_kib: 1024, effects: 64, output_kib: 256, state_value_kib: 64, state_kib: 4096 }
     }
 }
 
@@ -107,15 +112,21 @@ pub struct Allow {
     pub publish: Vec<String>,
     /// Queues that it may put messages into.
     pub queues: Vec<String>,
+    /// Secrets of the gateway that it may read.
+    pub secrets: Vec<String>,
+    /// Properties of devices that it may report; a `*` at the end stands for any rest.
+    pub twin: Vec<String>,
 }
 
 impl Allow {
     /// Whether it may emit to this stream.
     pub fn stream(&self, name: &str) -> bool {
-        self.streams.iter().any(|allowed| match allowed.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == allowed,
-        })
+        self.streams.iter().any(|allowed| pattern_matches(allowed, name))
+    }
+
+    /// Whether it may report this property.
+    pub fn property(&self, name: &str) -> bool {
+        self.twin.iter().any(|allowed| pattern_matches(allowed, name))
     }
 }
 
@@ -159,11 +170,14 @@ impl Manifest {
     /// effects = 64
     /// output_kib = 256
     /// state_value_kib = 64
+    /// state_kib = 4096
     ///
     /// [allow]                           # nothing is allowed unless it is named
     /// streams = ["alerts", "temp-*"]    # cloud streams
     /// publish = ["alerts/#"]            # topic filters
     /// queues = ["to-check"]             # queues that it may put messages into
+    /// secrets = ["weather-key"]         # secrets of the gateway that it may read
+    /// twin = ["battery", "net.*"]       # properties of the event's device that it may report
     ///
     /// [config]                          # what a deployment may set: a key and its default
     /// limit = 30.0
@@ -210,6 +224,12 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
             streams: t.list("streams", 0..=MAX_ALLOWED, allowed_stream()),
             publish: t.list("publish", 0..=MAX_ALLOWED, topic_filter()),
             queues: t.list("queues", 0..=MAX_ALLOWED, queue_name()),
+            secrets: t.list(
+                "secrets",
+                0..=MAX_ALLOWED,
+                parsed_text("a secret such as \"weather-key\"", check_secret_name),
+            ),
+            twin: t.list("twin", 0..=MAX_ALLOWED, property()),
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));
@@ -254,6 +274,7 @@ fn limits(t: &mut Table<'_, '_>) -> Limits {
         effects: t.optional("effects", integer(0..=4096)).unwrap_or(default.effects),
         output_kib: t.optional("output_kib", integer(1..=crate::MAX_OUTPUT_KIB)).unwrap_or(default.output_kib),
         state_value_kib: t.optional("state_value_kib", integer(1..=1024)).unwrap_or(default.state_value_kib),
+        state_kib: t.optional("state_kib", integer(1..=1_048_576)).unwrap_or(default.state_kib),
     }
 }
 
@@ -275,6 +296,15 @@ fn allowed_stream() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
         None => check_stream_name(name),
     };
     parsed_text("a stream such as \"alerts\", or \"temp-*\" for all that begin so", check)
+}
+
+fn property() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
+    let check = |name: &str| match name.strip_suffix('*') {
+        Some("") => Ok(()),
+        Some(prefix) => check_twin_name(prefix),
+        None => check_twin_name(name),
+    };
+    parsed_text("a property such as \"battery\", or \"net.*\" for all that begin so", check)
 }
 
 fn version() -> Rule<impl Fn(&Value<'_>) -> Result<Version, String>> {

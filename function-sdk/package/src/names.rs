@@ -9,6 +9,12 @@ const MAX_FILTER_BYTES: usize = 65_535;
 /// Most levels of a filter, as on the gateway: they bound what matching costs.
 const MAX_FILTER_LEVELS: usize = 128;
 
+/// Longest name of a property of a device in bytes: it stands in every report, and is a key in the control plane.
+pub const MAX_TWIN_NAME_BYTES: usize = 128;
+
+/// Longest value of a property in bytes. A report is a state that is shown beside others, and no place for files.
+pub const MAX_TWIN_VALUE_BYTES: usize = 16 << 10;
+
 /// Why a name is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -18,6 +24,12 @@ pub enum NameError {
     /// Not a stream's name.
     #[error("a stream's name has 1 to 64 letters, digits, dots, hyphens and underscores")]
     Stream,
+    /// Not a secret's name.
+    #[error("a secret's name has 1 to 64 letters, digits, dots, hyphens and underscores")]
+    Secret,
+    /// Not a property's name.
+    #[error("a property's name has 1 to {MAX_TWIN_NAME_BYTES} bytes of UTF-8, no control characters and no \"*\"")]
+    Property,
 }
 
 /// Why a topic filter is refused.
@@ -65,6 +77,32 @@ pub fn check_stream_name(name: &str) -> Result<(), NameError> {
     right.then_some(()).ok_or(NameError::Stream)
 }
 
+/// Checks the name of a secret: the same characters.
+///
+/// # Errors
+/// It is none.
+pub fn check_secret_name(name: &str) -> Result<(), NameError> {
+    check_stream_name(name).map_err(|_| NameError::Secret)
+}
+
+/// Checks the name of a property of a device: 1 to [`MAX_TWIN_NAME_BYTES`], no control character and no `*`.
+///
+/// # Errors
+/// It is none.
+pub fn check_twin_name(name: &str) -> Result<(), NameError> {
+    let good = |char: char| !char.is_control() && char != '*';
+    let right = (1..=MAX_TWIN_NAME_BYTES).contains(&name.len()) && name.chars().all(good);
+    right.then_some(()).ok_or(NameError::Property)
+}
+
+/// Whether a name is what is allowed: the name itself, or any that begins as a pattern with `*` at its end.
+pub fn pattern_matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    }
+}
+
 /// Checks a topic filter as MQTT 5.0, section 4.7 says. Whoever matches topics has a type of his own for it.
 ///
 /// # Errors
@@ -109,6 +147,11 @@ mod tests {
         assert_eq!(check_stream_name("Temp.1_x-y"), Ok(()));
         for bad in ["", "a/b", "a b", "temp*", "@dead", &"a".repeat(65)] {
             assert_eq!(check_stream_name(bad), Err(NameError::Stream), "{bad}");
+            assert_eq!(check_secret_name(bad), Err(NameError::Secret), "{bad}");
+        }
+        assert_eq!((check_twin_name("net.ß 1"), check_twin_name(&"a".repeat(128))), (Ok(()), Ok(())));
+        for bad in ["", "a*", "a\n", &"a".repeat(129)] {
+            assert_eq!(check_twin_name(bad), Err(NameError::Property), "{bad}");
         }
     }
 

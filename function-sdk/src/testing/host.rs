@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 
 use function_abi::{LogLevel, Priority, PublishFlags};
-use function_package::{Allow, Limits, check_stream_name};
+use function_package::{Allow, Limits, MAX_TWIN_VALUE_BYTES, check_stream_name, check_twin_name};
 
-use super::{Emitted, Enqueued, Published, Response, State};
+use super::{Emitted, Enqueued, LogLine, Published, Reported, Response, State, Stored};
 
 /// Why a run ended in the middle; thrown, since an effect that is not allowed does not return on a gateway either.
 pub(super) struct Trap(pub(super) String);
@@ -14,18 +14,24 @@ pub(super) struct Trap(pub(super) String);
 /// What the handler sees of the gateway.
 pub(crate) struct Host {
     config: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
     limits: Limits,
     /// `None`: there is no manifest, and everything is allowed.
     allow: Option<Allow>,
     pub(super) state: State,
+    /// What other partitions hold, in bytes.
+    elsewhere: u64,
+    time_us: u64,
     pub(super) random: u64,
     pub(super) emitted: Vec<Emitted>,
     pub(super) published: Vec<Published>,
     pub(super) enqueued: Vec<Enqueued>,
+    pub(super) reported: Vec<Reported>,
     pub(super) response: Option<Response>,
-    pub(super) logs: Vec<(LogLevel, String)>,
+    pub(super) logs: Vec<LogLine>,
     effects: u32,
     output: usize,
+    put: bool,
 }
 
 fn trap(message: String) -> ! {
@@ -35,18 +41,23 @@ fn trap(message: String) -> ! {
 
 impl Host {
     pub(super) fn new(
-        config: BTreeMap<String, String>,
-        state: State,
+        (config, secrets): (BTreeMap<String, String>, BTreeMap<String, String>),
+        (state, elsewhere): (State, u64),
         limits: Limits,
         allow: Option<Allow>,
         random: u64,
+        time_us: u64,
     ) -> Self {
         Self {
             config,
+            secrets,
             limits,
             allow,
             state,
+            elsewhere,
+            time_us,
             random,
+            reported: Vec::new(),
             emitted: Vec::new(),
             published: Vec::new(),
             enqueued: Vec::new(),
@@ -54,6 +65,7 @@ impl Host {
             logs: Vec::new(),
             effects: 0,
             output: 0,
+            put: false,
         }
     }
 
@@ -61,12 +73,23 @@ impl Host {
         self.config.get(str::from_utf8(key).ok()?).map(|value| value.clone().into_bytes())
     }
 
+    pub(crate) fn secret_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let Ok(name) = str::from_utf8(key) else { trap("secret_get: the key is not UTF-8".to_owned()) };
+        if self.allow.as_ref().is_some_and(|allow| !allow.secrets.iter().any(|allowed| allowed == name)) {
+            trap(format!(
+                "secret_get: the secret {name:?} is not allowed; name it in function.toml under [allow] secrets"
+            ));
+        }
+        self.secrets.get(name).map(|value| value.clone().into_bytes())
+    }
+
     pub(crate) fn state_get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
-        self.state.get(key).cloned()
+        self.state.get(key).filter(|stored| stored.is_there(self.time_us)).map(|stored| stored.value.clone())
     }
 
     pub(crate) fn state_next(&mut self, prefix: &[u8], after: &[u8]) -> Option<Vec<u8>> {
-        let mut keys = self.state.keys().filter(|key| key.as_slice() > after || after < prefix);
+        let there = self.state.iter().filter(|(_, stored)| stored.is_there(self.time_us)).map(|(key, _)| key);
+        let mut keys = there.filter(|key| key.as_slice() > after || after < prefix);
         keys.find(|key| key.starts_with(prefix)).cloned()
     }
 
@@ -80,14 +103,16 @@ impl Host {
         }
     }
 
-    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8]) {
+    pub(crate) fn state_put(&mut self, key: &[u8], value: &[u8], ttl_s: Option<u32>) {
         let most = kib(self.limits.state_value_kib);
         if value.len() > most {
             let key = key.escape_ascii();
             trap(format!("state_put: the value of \"{key}\" has {} bytes; allowed are {most}", value.len()));
         }
         self.count(key.len() + value.len());
-        self.state.insert(key.to_vec(), value.to_vec());
+        let ends_us = ttl_s.map(|ttl_s| self.time_us.saturating_add(u64::from(ttl_s) * 1_000_000));
+        self.state.insert(key.to_vec(), Stored { value: value.to_vec(), ends_us });
+        self.put = true;
     }
 
     pub(crate) fn state_delete(&mut self, key: &[u8]) {
@@ -137,8 +162,40 @@ impl Host {
         self.response = Some(Response { status, headers, body: body.to_vec() });
     }
 
+    pub(crate) fn twin_report(&mut self, name: &str, value: &[u8]) {
+        if let Err(error) = check_twin_name(name) {
+            trap(format!("twin_report: {name:?}: {error}"));
+        }
+        if value.len() > MAX_TWIN_VALUE_BYTES {
+            let bytes = value.len();
+            trap(format!("twin_report: the value of {name:?} has {bytes} bytes; allowed are {MAX_TWIN_VALUE_BYTES}"));
+        }
+        if self.allow.as_ref().is_some_and(|allow| !allow.property(name)) {
+            trap(format!(
+                "twin_report: the property {name:?} is not allowed; name it in function.toml under [allow] twin"
+            ));
+        }
+        self.count(name.len() + value.len());
+        self.reported.push(Reported { name: name.to_owned(), value: value.to_vec() });
+    }
+
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {
-        self.logs.push((level, text.to_owned()));
+        self.log_with(level, text, &[]);
+    }
+
+    pub(crate) fn log_with(&mut self, level: LogLevel, text: &str, fields: &[(&str, &str)]) {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.logs.push(LogLine { level, text: text.to_owned(), fields });
+    }
+
+    /// What a gateway checks when the handler has returned.
+    pub(super) fn check_state(&self) -> Result<(), String> {
+        let own = self.state.iter().map(|(key, stored)| (key.len() + stored.value.len()) as u64);
+        let (bytes, most) = (self.elsewhere + own.sum::<u64>(), u64::from(self.limits.state_kib) * 1024);
+        if self.put && bytes > most {
+            return Err(format!("the function's state would come to {bytes} bytes; allowed are {most}"));
+        }
+        Ok(())
     }
 
     fn count(&mut self, bytes: usize) {

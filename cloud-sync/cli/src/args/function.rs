@@ -73,12 +73,22 @@ pub(crate) struct Given {
     /// A function's folder, which is built first, or what `fn build` made.
     #[arg(value_name = "DIR|FILE", default_value = ".")]
     pub(crate) source: PathBuf,
-    /// Configuration that differs from the manifest and from the fixture; may be given more than once.
-    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
-    pub(crate) config: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) over: Over,
     /// Installs the Wasm target with rustup if it is missing.
     #[arg(long)]
     pub(crate) install_target: bool,
+}
+
+/// What differs from the manifest and from the fixture.
+#[derive(clap::Args)]
+pub(crate) struct Over {
+    /// Configuration that differs from the manifest and from the fixture; may be given more than once.
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) config: Vec<(String, String)>,
+    /// A secret that the gateway has, beside those of the fixture; may be given more than once.
+    #[arg(long = "secret", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) secrets: Vec<(String, String)>,
 }
 
 #[derive(clap::Args)]
@@ -154,9 +164,8 @@ pub(crate) struct Dev {
     /// The function's folder.
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// Configuration that differs from the manifest and from the fixture; may be given more than once.
-    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
-    pub(crate) config: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) over: Over,
     /// Installs the Wasm target with rustup if it is missing.
     #[arg(long)]
     pub(crate) install_target: bool,

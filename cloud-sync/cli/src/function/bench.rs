@@ -80,7 +80,7 @@ pub(crate) fn bench(out: &Out, bench: &Bench) -> Result<(), Failure> {
     let mut files = Vec::new();
     for path in paths {
         let fixture = Fixture::read(&path)?;
-        let mut local = Local::load(&package, &fixture.config_with(&bench.given.config), fixture.seed)?;
+        let mut local = Local::load(&package, fixture.setting(&bench.given.over), fixture.seed)?;
         files.push(measure(&mut local, &fixture, bench.runs as usize));
     }
     let manifest = package.manifest();

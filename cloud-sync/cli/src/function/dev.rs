@@ -65,7 +65,7 @@ pub(crate) async fn dev(out: &Out, dev: &Dev) -> Result<(), Failure> {
 fn round(out: &Out, dev: &Dev, how: Building) -> Result<(), Failure> {
     let began = Instant::now();
     let tested = compile::folder(&dev.dir, how)
-        .and_then(|package| test::check(&package, &Fixture::find(&dev.dir.join(FIXTURES))?, &dev.config, false));
+        .and_then(|package| test::check(&package, &Fixture::find(&dev.dir.join(FIXTURES))?, &dev.over, false));
     let took = began.elapsed();
     let (fixtures, error) = match &tested {
         Ok(fixtures) => (fixtures.as_slice(), None),

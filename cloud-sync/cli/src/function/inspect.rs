@@ -13,7 +13,7 @@ use wasmparser::{Parser, Payload, TypeRef};
 use crate::args;
 use crate::failure::Failure;
 use crate::files::Built;
-use crate::local::{Local, SEED};
+use crate::local::{Local, SEED, Setting};
 use crate::out::{Out, Paint, plain};
 use crate::source::Source;
 
@@ -27,6 +27,8 @@ struct Inspected<'a> {
     streams: &'a [String],
     publish: &'a [String],
     queues: &'a [String],
+    secrets: &'a [String],
+    twin: &'a [String],
     /// How often it is given an event on which it fails.
     tries: u32,
     config: BTreeMap<&'a str, String>,
@@ -46,6 +48,7 @@ struct ShownLimits {
     effects: u32,
     output_kib: u32,
     state_value_kib: u32,
+    state_kib: u32,
 }
 
 /// What a module is made of, as far as it can be read.
@@ -75,7 +78,7 @@ struct Import {
 pub(crate) fn inspect(out: &Out, inspect: &args::Inspect) -> Result<(), Failure> {
     let package = Source::new(&inspect.file, inspect.install_target).package()?;
     let began = Instant::now();
-    let refusal = Local::load(&package, &BTreeMap::new(), SEED).err().map(|failure| failure.to_string());
+    let refusal = Local::load(&package, Setting::default(), SEED).err().map(|failure| failure.to_string());
     let inspected = inspected(&package, &inspect.file, refusal);
     out.value(&inspected, || show(out, &inspected, began.elapsed().as_secs_f64() * 1e3))?;
     if inspected.loads { Ok(()) } else { Err(Failure::Refuses(inspect.file.clone())) }
@@ -83,7 +86,7 @@ pub(crate) fn inspect(out: &Out, inspect: &args::Inspect) -> Result<(), Failure>
 
 fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) -> Inspected<'a> {
     let Manifest { description, partition, limits, allow, config, retry, .. } = package.manifest();
-    let Limits { fuel, memory_kib, effects, output_kib, state_value_kib } = *limits;
+    let Limits { fuel, memory_kib, effects, output_kib, state_value_kib, state_kib } = *limits;
     Inspected {
         built: Built::new(package, file),
         description: description.as_deref(),
@@ -96,9 +99,11 @@ fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) 
         streams: &allow.streams,
         publish: &allow.publish,
         queues: &allow.queues,
+        secrets: &allow.secrets,
+        twin: &allow.twin,
         tries: retry.tries,
         config: config.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect(),
-        limits: ShownLimits { fuel, memory_kib, effects, output_kib, state_value_kib },
+        limits: ShownLimits { fuel, memory_kib, effects, output_kib, state_value_kib, state_kib },
         module: Anatomy::of(package.bytes()),
         loads: refusal.is_none(),
         refusal,
@@ -185,13 +190,16 @@ fn show(out: &Out, inspected: &Inspected<'_>, load_ms: f64) -> String {
     rows.push(("streams", list(inspected.streams.to_vec())));
     rows.push(("publish", list(inspected.publish.to_vec())));
     rows.push(("queues", list(inspected.queues.to_vec())));
+    rows.push(("secrets", list(inspected.secrets.to_vec())));
+    rows.push(("twin", list(inspected.twin.to_vec())));
     rows.push(("tries", format!("{} for each event", inspected.tries)));
     rows.push(("config", list(inspected.config.iter().map(|(key, value)| format!("{key}={value}")).collect())));
     rows.push((
         "limits",
         format!(
-            "{} units of fuel, {} KiB of memory, {} effects of {} KiB, {} KiB for a value of the state",
-            limits.fuel, limits.memory_kib, limits.effects, limits.output_kib, limits.state_value_kib
+            "{} units of fuel, {} KiB of memory, {} effects of {} KiB, {} KiB of state with values \
+             of {} KiB at most",
+            limits.fuel, limits.memory_kib, limits.effects, limits.output_kib, limits.state_kib, limits.state_value_kib
         ),
     ));
     rows.push(("memory", format!("{} KiB at its start", module.memory_bytes >> 10)));

@@ -12,18 +12,18 @@ use serde::Serialize;
 use super::paint;
 use crate::args::Run;
 use crate::failure::Failure;
-use crate::local::{self, Fixture, How, Incoming, Local, Ran, SEED, Shown};
+use crate::local::{self, Fixture, How, Incoming, Local, Ran, SEED, Setting, Shown};
 use crate::out::{Out, Paint};
 use crate::source::Source;
 
 pub(crate) async fn run(out: &Out, run: &Run) -> Result<(), Failure> {
     let source = Source::new(&run.given.source, run.given.install_target);
     let package = source.package()?;
-    let load = |config, seed| Local::load(&package, &config, seed);
+    let load = |setting, seed| Local::load(&package, setting, seed);
     let counts = match (&run.events, &run.broker) {
         (Some(path), _) => {
             let fixture = Fixture::read(path)?;
-            let local = load(fixture.config_with(&run.given.config), run.seed.unwrap_or(fixture.seed))?;
+            let local = load(fixture.setting(&run.given.over), run.seed.unwrap_or(fixture.seed))?;
             let mut runner = Runner { out, local, counts: Counts::default(), record: None };
             for event in &fixture.events {
                 runner.give(event)?;
@@ -32,7 +32,7 @@ pub(crate) async fn run(out: &Out, run: &Run) -> Result<(), Failure> {
         }
         (None, address) => {
             let address = address.as_deref().unwrap_or_default();
-            let local = load(run.given.config.iter().cloned().collect(), run.seed.unwrap_or(SEED))?;
+            let local = load(Setting::default().with(&run.given.over), run.seed.unwrap_or(SEED))?;
             let record = run.record.as_deref().map(|path| Record::new(path, address)).transpose()?;
             let mut runner = Runner { out, local, counts: Counts::default(), record };
             broker::listen(&mut runner, address, run).await?;

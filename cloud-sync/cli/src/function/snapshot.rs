@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use function_package::Package;
 use similar::TextDiff;
 
+use crate::args::Over;
 use crate::failure::Failure;
 use crate::local::{self, Fixture, Local};
 
@@ -12,8 +13,8 @@ use crate::local::{self, Fixture, Local};
 const QUIET: usize = 3;
 
 /// Runs a fixture from an empty state; answers with its snapshot.
-pub(super) fn take(package: &Package, fixture: &Fixture, config: &[(String, String)]) -> Result<String, Failure> {
-    let mut local = Local::load(package, &fixture.config_with(config), fixture.seed)?;
+pub(super) fn take(package: &Package, fixture: &Fixture, over: &Over) -> Result<String, Failure> {
+    let mut local = Local::load(package, fixture.setting(over), fixture.seed)?;
     let mut text = format!(
         "# What each event of {}.events.jsonl makes. `edgectl fn test --approve` writes this; read it before you commit it.\n",
         fixture.name

@@ -8,7 +8,7 @@ use function_package::Package;
 use serde::Serialize;
 
 use super::{fixtures, snapshot};
-use crate::args::Test;
+use crate::args::{Over, Test};
 use crate::failure::Failure;
 use crate::local::Fixture;
 use crate::out::{Out, Paint, plain};
@@ -49,7 +49,7 @@ pub(crate) fn test(out: &Out, test: &Test) -> Result<(), Failure> {
     let source = Source::new(&test.given.source, test.given.install_target);
     let package = source.package()?;
     let paths = chosen(fixtures(&source, &package, test.fixtures.as_ref(), "--fixtures")?, &test.only)?;
-    let tested = check(&package, &paths, &test.given.config, test.approve)?;
+    let tested = check(&package, &paths, &test.given.over, test.approve)?;
     let function = &package.manifest().name;
     let bad = bad(&tested);
     out.value(&Report { function, passed: bad == 0, fixtures: &tested }, || show(out, &tested))?;
@@ -74,15 +74,10 @@ fn chosen(paths: Vec<PathBuf>, only: &[String]) -> Result<Vec<PathBuf>, Failure>
 }
 
 /// Runs fixtures and compares.
-pub(super) fn check(
-    package: &Package,
-    paths: &[PathBuf],
-    config: &[(String, String)],
-    approve: bool,
-) -> Result<Vec<Tested>, Failure> {
+pub(super) fn check(package: &Package, paths: &[PathBuf], over: &Over, approve: bool) -> Result<Vec<Tested>, Failure> {
     let check = |path: &PathBuf| {
         let fixture = Fixture::read(path)?;
-        let now = snapshot::take(package, &fixture, config)?;
+        let now = snapshot::take(package, &fixture, over)?;
         let file = fixture.snapshot();
         let approved = match fs::read_to_string(&file) {
             Ok(text) => Some(text),

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::event::{Numbering, explain};
-use super::{FIRST_TIME_US, Hide, SEED};
+use super::{FIRST_TIME_US, Hide, SEED, Setting};
+use crate::args::Over;
 use crate::failure::Failure;
 use crate::time;
 
@@ -29,7 +30,9 @@ pub(crate) struct Fixture {
     /// The file.
     pub(crate) path: PathBuf,
     /// What a deployment sets.
-    pub(crate) config: BTreeMap<String, String>,
+    config: BTreeMap<String, String>,
+    /// What the gateway has.
+    secrets: BTreeMap<String, String>,
     /// What random numbers begin with.
     pub(crate) seed: u64,
     /// What its snapshot leaves out.
@@ -48,6 +51,8 @@ struct Header {
     _about: Option<String>,
     #[serde(default)]
     config: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    secrets: BTreeMap<String, String>,
     seed: Option<u64>,
     /// When the first event arrives.
     start: Option<String>,
@@ -93,6 +98,7 @@ impl Fixture {
         Ok(Self {
             name: file_name.strip_suffix(EVENTS).unwrap_or(&file_name).to_owned(),
             path: path.to_owned(),
+            secrets: header.secrets,
             config: header.config.into_iter().map(|(key, value)| (key, plain(value))).collect(),
             seed: header.seed.unwrap_or(SEED),
             hide: header.hide,
@@ -123,11 +129,9 @@ impl Fixture {
         self.path.with_file_name(format!("{}{EFFECTS}", self.name))
     }
 
-    /// The configuration, with values from the command line over it.
-    pub(crate) fn config_with(&self, over: &[(String, String)]) -> BTreeMap<String, String> {
-        let mut config = self.config.clone();
-        config.extend(over.iter().cloned());
-        config
+    /// What it sets, with values from the command line over it.
+    pub(crate) fn setting(&self, over: &Over) -> Setting {
+        Setting { config: self.config.clone(), secrets: self.secrets.clone() }.with(over)
     }
 }
 
@@ -176,14 +180,18 @@ mod tests {
     fn a_header_says_under_which_circumstances() {
         let fixture = read(
             "{\"fixture\":1,\"about\":\"hot\",\"config\":{\"high\":80,\"unit\":\"F\"},\"seed\":7,\"device_level\":2,\
-             \"hide\":[\"state\"]}\n\n{\"topic\":\"a/b\"}\n",
+             \"hide\":[\"state\"],\"secrets\":{\"key\":\"one\",\"other\":\"two\"}}\n\n{\"topic\":\"a/b\"}\n",
         )
         .unwrap();
         assert_eq!((fixture.name.as_str(), fixture.seed, &*fixture.events[0].device), ("day", 7, "b"));
         assert_eq!(fixture.hide, [Hide::State]);
         assert!(fixture.snapshot().ends_with("day.effects.snap"));
-        let config = fixture.config_with(&[("unit".to_owned(), "C".to_owned())]);
-        assert_eq!(config.into_iter().collect::<Vec<_>>(), [("high".into(), "80".into()), ("unit".into(), "C".into())]);
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let setting = fixture.setting(&Over { config: pairs(&[("unit", "C")]), secrets: pairs(&[("key", "1=")]) });
+        assert_eq!(setting.config.into_iter().collect::<Vec<_>>(), pairs(&[("high", "80"), ("unit", "C")]));
+        assert_eq!(setting.secrets.into_iter().collect::<Vec<_>>(), pairs(&[("key", "1="), ("other", "two")]));
     }
 
     #[test]

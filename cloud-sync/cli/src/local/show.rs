@@ -3,7 +3,7 @@
 use agent_core::dedup::Verdict;
 use agent_core::effect::Response;
 use agent_core::{Effect, Event};
-use agent_functions::Trap;
+use agent_functions::{LogLine, Trap};
 use function_abi::{EventKind, LogLevel, Priority};
 use serde::{Deserialize, Serialize};
 
@@ -75,8 +75,9 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
             for effect in effects {
                 match effect {
                     Effect::StatePut { .. } | Effect::StateDelete { .. } if hide.contains(&Hide::State) => {}
-                    Effect::StatePut { key, value } => {
-                        add(Kind::State, "put", format!("{} = {}", text(key), text(value)));
+                    Effect::StatePut { key, value, ttl_s } => {
+                        let ttl = ttl_s.map_or_else(String::new, |ttl_s| format!(" (for {ttl_s} s)"));
+                        add(Kind::State, "put", format!("{}{ttl} = {}", text(key), text(value)));
                     }
                     Effect::StateDelete { key } => add(Kind::State, "delete", text(key)),
                     Effect::Emit { stream, body, priority } => {
@@ -91,6 +92,9 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
                     Effect::Enqueue { queue, body, delay_ms } => {
                         let delay = if *delay_ms > 0 { format!(" (after {delay_ms} ms)") } else { String::new() };
                         add(Kind::Publish, "enqueue", format!("{}{delay}  {}", text(queue.as_bytes()), text(body)));
+                    }
+                    Effect::TwinReport { name, value } => {
+                        add(Kind::Emit, "report", format!("{} = {}", text(name.as_bytes()), text(value)));
                     }
                     Effect::Respond(Response { status, headers, body }) => {
                         let headers: Vec<String> =
@@ -112,7 +116,11 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
     }
     if !hide.contains(&Hide::Log) {
         for line in &ran.logs {
-            add(Kind::Log, "log", format!("{}  {}", level(line.level), text(line.text.as_bytes())));
+            let mut said = format!("{}  {}", level(line.level), text(line.text.as_bytes()));
+            for (name, value) in &line.fields {
+                said.push_str(&format!("  {}={}", text(name.as_bytes()), text(value.as_bytes())));
+            }
+            add(Kind::Log, "log", said);
         }
         if ran.logs_dropped > 0 {
             add(
@@ -169,6 +177,8 @@ pub(crate) struct Shown<'a> {
 enum ShownEffect<'a> {
     StatePut {
         key: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ttl_s: Option<u32>,
         #[serde(flatten)]
         value: bytes::Readable<'a>,
     },
@@ -194,6 +204,11 @@ enum ShownEffect<'a> {
         #[serde(flatten)]
         body: bytes::Readable<'a>,
     },
+    TwinReport {
+        name: &'a str,
+        #[serde(flatten)]
+        value: bytes::Readable<'a>,
+    },
     Respond {
         status: u16,
         headers: &'a [(String, String)],
@@ -212,6 +227,8 @@ struct ShownTrap<'a> {
 struct ShownLog<'a> {
     level: &'static str,
     text: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    fields: &'a [(String, String)],
 }
 
 impl<'a> Shown<'a> {
@@ -228,7 +245,7 @@ impl<'a> Shown<'a> {
             outcome,
             effects: effects.iter().map(ShownEffect::of).collect(),
             trap: trap.map(|trap| ShownTrap { kind: trap.kind.name(), message: &trap.message }),
-            logs: ran.logs.iter().map(|line| ShownLog { level: level(line.level), text: &line.text }).collect(),
+            logs: ran.logs.iter().map(ShownLog::of).collect(),
             logs_dropped: ran.logs_dropped,
             fuel: ran.fuel,
             memory_bytes: ran.memory_bytes,
@@ -236,10 +253,19 @@ impl<'a> Shown<'a> {
     }
 }
 
+impl<'a> ShownLog<'a> {
+    fn of(line: &'a LogLine) -> Self {
+        Self { level: level(line.level), text: &line.text, fields: &line.fields }
+    }
+}
+
 impl<'a> ShownEffect<'a> {
     fn of(effect: &'a Effect) -> Self {
         match effect {
-            Effect::StatePut { key, value } => Self::StatePut { key: text(key), value: bytes::json(value) },
+            Effect::StatePut { key, value, ttl_s } => {
+                Self::StatePut { key: text(key), ttl_s: *ttl_s, value: bytes::json(value) }
+            }
+            Effect::TwinReport { name, value } => Self::TwinReport { name, value: bytes::json(value) },
             Effect::StateDelete { key } => Self::StateDelete { key: text(key) },
             Effect::Emit { stream, body, priority } => {
                 Self::Emit { stream, urgent: *priority == Priority::High, body: bytes::json(body) }

@@ -23,7 +23,7 @@ const COUNT: &str = r#"(module
 
 fn local(manifest: &str) -> Local {
     let package = Package::pack(&wat::parse_str(COUNT).unwrap(), manifest).unwrap();
-    Local::load(&package, &BTreeMap::new(), SEED).unwrap()
+    Local::load(&package, Setting::default(), SEED).unwrap()
 }
 
 /// What each of these lines makes.
@@ -113,4 +113,96 @@ fn programs_get_all_of_it() {
     assert_eq!(shown["json"], serde_json::json!({"a": 1}));
     assert_eq!(shown["effects"][0], serde_json::json!({"effect": "state_put", "key": "k", "json": {"a": 1}}));
     assert!(shown["outcome"] == "done" && shown["trap"].is_null() && shown["fuel"].as_u64() > Some(1_000), "{shown}");
+}
+
+/// Does by the first byte of what it gets: "p" puts it under "k" for two seconds, "s" emits the secret "key", "r" reports it as
+/// the property "battery", "l" logs it with a field; and emits the value of "k", whatever it gets.
+const EFFECTS: &str = r#"(module
+    (import "edge_v1" "state_get" (func $get (param i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "state_put_ttl" (func $put (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "secret_get" (func $secret (param i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "twin_report" (func $report (param i32 i32 i32 i32)))
+    (import "edge_v1" "log_with" (func $log (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 8) "ks")
+    (data (i32.const 16) "key")
+    (data (i32.const 24) "battery")
+    (data (i32.const 32) "\01\00\00\00\03\00\00\00n1 2")
+    (func (export "edge_alloc") (param i32) (result i32) (i32.const 1024))
+    (func (export "edge_handle") (param $at i32) (param i32) (result i32)
+        (local $first i32) (local $n i32) (local $len i32)
+        (local.set $len (i32.load offset=52 (local.get $at)))
+        (local.set $at (i32.add (local.get $at) (i32.load offset=48 (local.get $at))))
+        (local.set $first (i32.load8_u (local.get $at)))
+        (if (i32.eq (local.get $first) (i32.const 112))
+            (then (call $put (i32.const 8) (i32.const 1) (local.get $at) (local.get $len) (i32.const 2))))
+        (if (i32.eq (local.get $first) (i32.const 115))
+            (then (call $emit (i32.const 9) (i32.const 1) (i32.const 64)
+                (call $secret (i32.const 16) (i32.const 3) (i32.const 64) (i32.const 100)) (i32.const 0))))
+        (if (i32.eq (local.get $first) (i32.const 114))
+            (then (call $report (i32.const 24) (i32.const 7) (local.get $at) (local.get $len))))
+        (if (i32.eq (local.get $first) (i32.const 108))
+            (then (call $log (i32.const 1) (local.get $at) (local.get $len) (i32.const 32) (i32.const 12))))
+        (local.set $n (call $get (i32.const 8) (i32.const 1) (i32.const 64) (i32.const 100)))
+        (if (i32.gt_s (local.get $n) (i32.const 0))
+            (then (call $emit (i32.const 9) (i32.const 1) (i32.const 64) (local.get $n) (i32.const 0))))
+        (i32.const 0)))"#;
+
+fn local_with_effects(limits: &str) -> Local {
+    let manifest = format!("{MANIFEST}secrets = ['key']\ntwin = ['battery']\n[limits]\n{limits}\n");
+    let package = Package::pack(&wat::parse_str(EFFECTS).unwrap(), &manifest).unwrap();
+    let secrets = BTreeMap::from([("key".to_owned(), "hunter2".to_owned())]);
+    Local::load(&package, Setting { secrets, ..Setting::default() }, SEED).unwrap()
+}
+
+#[test]
+fn state_ends_as_on_a_gateway_and_all_effects_are_shown() {
+    let mut local = local_with_effects("");
+    // A second passes from event to event.
+    let events = ["put", "is there", "is no more", "secret", "report", "log"];
+    let lines: Vec<String> = events.iter().map(|text| format!(r#"{{"topic":"a/1","text":"{text}"}}"#)).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(
+        effects(&mut local, &lines),
+        [
+            "put      k (for 2 s) = put | emit     s  put",
+            "emit     s  put",
+            "",
+            "emit     s  hunter2",
+            "report   battery = report",
+            "log      warn  log  n=1 2",
+        ]
+    );
+}
+
+#[test]
+fn state_is_bounded_and_makes_room_when_it_has_ended() {
+    let mut local = local_with_effects("state_kib = 1");
+    let put = |device: &str, time_s: u64| {
+        let text = "p".repeat(700);
+        format!(r#"{{"topic":"a/1","device":"{device}","text":"{text}","time_us":{}}}"#, time_s * 1_000_000)
+    };
+    let lines = [put("x", 100), put("x", 101), put("y", 102), put("y", 159), put("y", 160)];
+    let found = effects(&mut local, &lines.each_ref().map(String::as_str));
+    let ends: Vec<bool> = found.iter().map(|line| line.contains("state_full")).collect();
+    // That of x ends at 103, and is deleted a minute after the last time that something was.
+    assert_eq!(ends, [false, false, true, true, false], "{found:?}");
+}
+
+#[test]
+fn programs_get_fields_and_reports() {
+    let mut local = local_with_effects("");
+    let mut numbering = Numbering::new(None, FIRST_TIME_US);
+    let mut shown = |line: &str| {
+        let event = numbering.read(line).unwrap();
+        let ran = local.run(&event);
+        serde_json::to_value(Shown::new(1, &event, &ran)).unwrap()
+    };
+    let put = shown(r#"{"topic":"a/1","text":"p"}"#);
+    assert_eq!(put["effects"][0], serde_json::json!({"effect": "state_put", "key": "k", "ttl_s": 2, "text": "p"}));
+    let report = shown(r#"{"topic":"a/2","text":"r"}"#);
+    assert_eq!(report["effects"][0], serde_json::json!({"effect": "twin_report", "name": "battery", "text": "r"}));
+    let log = shown(r#"{"topic":"a/2","text":"l"}"#);
+    assert_eq!(log["logs"][0], serde_json::json!({"level": "warn", "text": "l", "fields": [["n", "1 2"]]}));
 }

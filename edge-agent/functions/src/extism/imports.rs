@@ -141,7 +141,7 @@ fn link_values(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                     return env.data_mut().state_delete(&name);
                 }
                 let value = take(&mut env, "var_set", value)?;
-                env.data_mut().state_put(&name, &value)
+                env.data_mut().state_put("var_set", &name, &value, None)
             };
             set().map_err(Error::host)
         })?;
@@ -160,7 +160,7 @@ fn link_logs(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
         linker.func_wrap(NAMESPACE, name, move |mut env: Env<'_>, text: u64| -> Result<(), Error> {
             let mut log = || {
                 let text = take(&mut env, name, text)?;
-                env.data_mut().log(level as i32, &text)
+                env.data_mut().log("log", level as i32, &text, &[])
             };
             log().map_err(Error::host)
         })?;

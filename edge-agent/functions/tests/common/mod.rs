@@ -8,22 +8,27 @@ use std::sync::Arc;
 
 use agent_core::{Effects, Event, Filter, Identity};
 use agent_functions::{
-    Engine, Function, Limits, LoadCause, Outcome, Permissions, ReadError, Reads, Run, Spec, StreamPattern, Trap,
+    Engine, Function, Limits, LoadCause, Outcome, Permissions, ReadError, Reads, Run, Secrets, Spec, StreamPattern,
+    Trap,
 };
 use function_abi::EventKind;
 
 /// Every import of the contract, named as in the contract.
 pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "config_get" (func $config_get (param i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "secret_get" (func $secret_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_next" (func $state_next (param i32 i32 i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "random_fill" (func $random_fill (param i32 i32)))
     (import "edge_v1" "state_put" (func $state_put (param i32 i32 i32 i32)))
+    (import "edge_v1" "state_put_ttl" (func $state_put_ttl (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "state_delete" (func $state_delete (param i32 i32)))
     (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "publish" (func $publish (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "enqueue" (func $enqueue (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "twin_report" (func $twin_report (param i32 i32 i32 i32)))
+    (import "edge_v1" "log_with" (func $log_with (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -64,14 +69,22 @@ pub(crate) fn spec() -> Spec {
             streams: vec![StreamPattern::new("alerts").unwrap(), StreamPattern::new("raw.*").unwrap()],
             publish: vec![Filter::new("out/#").unwrap()],
             queues: vec!["q".to_owned()],
+            secrets: vec!["key".to_owned(), "none".to_owned()],
+            twin: vec!["battery".to_owned(), "net.*".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,
     }
 }
 
+/// On a gateway with two secrets.
+pub(crate) fn engine() -> Engine {
+    let secrets = [("key", "hunter2"), ("other", "x")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Engine::with_secrets(Secrets::new(secrets.into()))
+}
+
 pub(crate) fn load(wasm: &[u8]) -> Function {
-    Engine::new().load(spec(), wasm).unwrap()
+    engine().load(spec(), wasm).unwrap()
 }
 
 pub(crate) fn refused(wasm: &[u8]) -> LoadCause {
@@ -93,6 +106,8 @@ pub(crate) fn event() -> Event {
 pub(crate) struct State {
     pub(crate) values: BTreeMap<Vec<u8>, Arc<[u8]>>,
     pub(crate) asked: usize,
+    /// What other partitions hold.
+    pub(crate) elsewhere: u64,
 }
 
 impl Reads for State {
@@ -106,6 +121,12 @@ impl Reads for State {
         let mut keys = self.values.keys().filter(|key| key.as_slice() > after || after < prefix);
         Ok(keys.find(|key| key.starts_with(prefix)).cloned())
     }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        self.asked += 1;
+        let bytes = self.values.iter().map(|(key, value)| (key.len() + value.len()) as u64);
+        Ok(self.elsewhere + bytes.sum::<u64>())
+    }
 }
 
 /// A state that cannot be read.
@@ -117,6 +138,10 @@ impl Reads for Broken {
     }
 
     fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Err(ReadError("disk on fire".into()))
+    }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
         Err(ReadError("disk on fire".into()))
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use super::{Piece, Walk};
 use crate::error::Cause;
 use crate::scan::{by_number, each, readable};
-use crate::{boots, messages, rows, schedules, schema};
+use crate::{boots, functions, messages, rows, schedules, schema};
 
 impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
     pub(super) fn deployments(&mut self, connection: &Connection) -> Result<(), Cause> {
@@ -29,6 +29,26 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
         if let Some(what) = broken {
             self.name(format!("the table deployments: {what}"));
         }
+        Ok(())
+    }
+
+    /// Whether the table `functions` says how much state there is.
+    pub(super) fn state_bytes(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let sql = "SELECT id, checksum, state_bytes FROM functions NOT INDEXED ORDER BY id";
+        // What cannot be read of it is named where the names are read.
+        each(connection, sql, [], |row| {
+            let id = rows::column::<u32>(row, 0);
+            match (id, functions::state_bytes(row)) {
+                (Ok(id), Ok(stored)) => {
+                    let found = self.function(id).state_bytes;
+                    if found != stored {
+                        self.name(format!("function {id} has {found} bytes of state, and {stored} were counted"));
+                    }
+                }
+                (_, Err(what)) | (Err(what), _) => self.name(what),
+            }
+            Ok(())
+        })?;
         Ok(())
     }
 

@@ -75,7 +75,7 @@ impl Content {
             emit(Priority::Normal),
             emit(Priority::High),
             Effect::Publish { topic: "t".into(), payload: [number].into(), flags: PublishFlags::default() },
-            Effect::StatePut { key: vec![number], value: vec![number; 100] },
+            Effect::StatePut { key: vec![number], value: vec![number; 100], ttl_s: None },
         ];
         let dead = Dead {
             version: "1".into(),
@@ -121,7 +121,7 @@ impl Content {
         );
         for key in 0..=GROUPS {
             if let Some(value) = reader.state(function, "p", &[key]).unwrap() {
-                content.state.insert(key, value);
+                content.state.insert(key, value.bytes.to_vec());
             }
         }
         content.seen = reader.seen(function, "p", "d").unwrap();

@@ -1,14 +1,15 @@
 //! What a commit stores, and what a reader gets back.
 
+use agent_core::StateValue;
 use agent_core::effect::{Effect, PublishFlags};
 use agent_store::{
-    DeadLetter, Deployment, ErrorKind, Installed, MAX_READ_BYTES, MAX_RECORD_BYTES, OutcomeResult, Publish, TRIM_BYTES,
-    TRIM_ROWS, Write,
+    DeadLetter, Deployment, EXPIRE_ROWS, ErrorKind, Installed, MAX_READ_BYTES, MAX_RECORD_BYTES, OutcomeResult,
+    Publish, TRIM_BYTES, TRIM_ROWS, Write,
 };
 use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Entry, Origin, Record};
 
-use crate::fixture::{Fixture, dead, delivered, emit, event, outcome, publish, put, stamp};
+use crate::fixture::{Fixture, bytes, dead, delivered, emit, event, outcome, publish, put, stamp};
 
 #[test]
 fn all_effects_of_an_outcome_are_read_back() {
@@ -30,7 +31,7 @@ fn all_effects_of_an_outcome_are_read_back() {
     assert_eq!((committed.records, committed.publishes), ([1, 1], 1));
     assert_eq!((committed.dead_letters, committed.leftover), (0, 0));
 
-    let mut state = |partition: &str, key: &[u8]| it.reader.state(it.function, partition, key).unwrap();
+    let mut state = |partition: &str, key: &[u8]| bytes(it.reader.state(it.function, partition, key).unwrap());
     assert_eq!(state("pump-7", b"a"), Some(b"3".to_vec()));
     assert_eq!(state("pump-7", b"b"), None);
     assert_eq!(state("pump-7", b""), Some(vec![]));
@@ -65,7 +66,7 @@ fn functions_have_numbers_and_states_of_their_own() {
     let mut it = it.reopen();
     assert_eq!(it.store.function("alert").unwrap(), other);
     assert_eq!(it.reader.state(it.function, "pump-7", b"k").unwrap(), None);
-    assert_eq!(it.reader.state(other, "pump-7", b"k").unwrap(), Some(b"v".to_vec()));
+    assert_eq!(bytes(it.reader.state(other, "pump-7", b"k").unwrap()), Some(b"v".to_vec()));
 }
 
 #[test]
@@ -300,10 +301,133 @@ fn keys_of_the_state_are_found_in_order_within_function_and_partition() {
     let other = it.store.function("alert").unwrap();
     let puts = [b"b".as_slice(), b"a", b"ab", b"\xff"].map(|key| put(key, b"v")).to_vec();
     it.store.commit(&[it.effects(puts), outcome(other, OutcomeResult::Effects(vec![put(b"aa", b"v")]))]).unwrap();
-    let mut next = |prefix: &[u8], after: &[u8]| it.reader.next_key(it.function, "pump-7", prefix, after).unwrap();
+    let mut next = |prefix: &[u8], after: &[u8]| it.reader.next_key(it.function, "pump-7", prefix, after, 0).unwrap();
     assert_eq!(next(b"", b""), Some(b"a".to_vec()));
     assert_eq!(next(b"a", b"a"), Some(b"ab".to_vec()));
     assert_eq!(next(b"a", b"ab"), None);
     assert_eq!(next(b"", b"b"), Some(b"\xff".to_vec()));
     assert_eq!((next(b"c", b""), next(b"", b"\xff")), (None, None));
+}
+
+/// What the function puts for so many seconds, by an event of this time.
+fn put_for(it: &Fixture, time_us: u64, puts: &[(&[u8], Option<u32>)]) -> Write {
+    let effects =
+        puts.iter().map(|(key, ttl_s)| Effect::StatePut { key: key.to_vec(), value: b"v".to_vec(), ttl_s: *ttl_s });
+    let mut write = it.effects(effects.collect());
+    if let Write::Outcome(outcome) = &mut write {
+        outcome.event.time_us = time_us;
+    }
+    write
+}
+
+#[test]
+fn values_end_by_the_time_of_events_and_are_deleted_in_steps() {
+    let mut it = Fixture::new();
+    let write = put_for(&it, 5_000_000, &[(b"a", None), (b"b", Some(1)), (b"c", Some(2)), (b"d", Some(u32::MAX))]);
+    it.store.commit(&[write]).unwrap();
+    let mut it = it.reopen();
+    let ends =
+        |it: &mut Fixture, key: &[u8]| it.reader.state(it.function, "pump-7", key).unwrap().map(|of| of.expires_us);
+    assert_eq!(ends(&mut it, b"a"), Some(None));
+    assert_eq!(
+        it.reader.state(it.function, "pump-7", b"b").unwrap(),
+        Some(StateValue { bytes: b"v".as_slice().into(), expires_us: Some(6_000_000) }),
+        "it is there until it is deleted"
+    );
+    let next = |it: &mut Fixture, after: &[u8], time_us| {
+        it.reader.next_key(it.function, "pump-7", b"", after, time_us).unwrap()
+    };
+    assert_eq!(next(&mut it, b"a", 5_999_999), Some(b"b".to_vec()));
+    assert_eq!(next(&mut it, b"a", 6_000_000), Some(b"c".to_vec()));
+    assert_eq!(next(&mut it, b"a", u64::MAX), None);
+    assert!(!it.reader.has_ended_state(5_999_999).unwrap() && it.reader.has_ended_state(6_000_000).unwrap());
+    it.store.commit(&[Write::StateEnded { time_us: 6_000_000 }]).unwrap();
+    assert_eq!((ends(&mut it, b"b"), ends(&mut it, b"c")), (None, Some(Some(7_000_000))));
+    assert_eq!(it.store.state_bytes(it.function), 6);
+    // What is put without an end stays, and what is put anew before the deletion is not deleted.
+    let writes = [
+        put_for(&it, 6_500_000, &[(b"c", None)]),
+        put_for(&it, 1_000_000_000, &[(b"d", Some(1))]),
+        Write::StateEnded { time_us: 1_000_999_999 },
+    ];
+    it.store.commit(&writes).unwrap();
+    assert_eq!((ends(&mut it, b"c"), ends(&mut it, b"d")), (Some(None), Some(Some(1_001_000_000))));
+
+    let keys: Vec<Vec<u8>> = (0..EXPIRE_ROWS as u32 + 1).map(|key| key.to_be_bytes().to_vec()).collect();
+    let puts: Vec<(&[u8], Option<u32>)> = keys.iter().map(|key| (key.as_slice(), Some(1))).collect();
+    it.store.commit(&[put_for(&it, 0, &puts)]).unwrap();
+    it.store.commit(&[Write::StateEnded { time_us: 1_000_000 }]).unwrap();
+    assert!(it.reader.has_ended_state(1_000_000).unwrap());
+    it.store.commit(&[Write::StateEnded { time_us: 1_000_000 }]).unwrap();
+    assert!(!it.reader.has_ended_state(1_000_000).unwrap());
+    assert_eq!(it.store.state_bytes(it.function), 6, "a, c and d");
+}
+
+/// A function may end very many values, and looking for them must not read those that stay.
+#[test]
+fn values_that_end_are_found_by_their_index() {
+    let it = Fixture::new();
+    for sql in [
+        "SELECT EXISTS (SELECT 1 FROM state WHERE expires_us <= ?1)",
+        "SELECT function, partition, key, length(key) + length(value) FROM state WHERE expires_us <= ?1 \
+         ORDER BY expires_us LIMIT ?2",
+    ] {
+        let raw = it.raw();
+        let mut plan = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let count = plan.parameter_count();
+        let plan = plan.query_map(rusqlite::params_from_iter(vec![1; count]), |row| row.get::<_, String>(3)).unwrap();
+        let plan: Vec<String> = plan.map(Result::unwrap).collect();
+        assert!(plan.iter().any(|step| step.contains("INDEX state_expiring (expires_us<?)")), "{plan:?}");
+        assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:?}");
+    }
+}
+
+#[test]
+fn the_state_of_each_function_is_counted() {
+    let mut it = Fixture::new();
+    let other = it.store.function("alert").unwrap();
+    it.store.commit(&[it.effects(vec![put(b"a", b"12345"), put(b"bb", b""), put(b"a", b"123")])]).unwrap();
+    it.store.commit(&[outcome(other, OutcomeResult::Effects(vec![put(b"a", b"1")]))]).unwrap();
+    assert_eq!((it.store.state_bytes(it.function), it.store.state_bytes(other)), (6, 2));
+    let refused = it.store.commit(&[it.effects(vec![put(b"c", b"1")]), Write::Published { up_to: 9 }]);
+    assert!(refused.is_err());
+    let mut it = it.reopen();
+    assert_eq!(it.store.state_bytes(it.function), 6);
+    it.store
+        .commit(&[it.effects(vec![Effect::StateDelete { key: b"a".into() }, Effect::StateDelete { key: b"x".into() }])])
+        .unwrap();
+    assert_eq!((it.reader.state_bytes(it.function).unwrap(), it.reader.state_bytes(other).unwrap()), (2, 2));
+    let functions = it.reader.functions().unwrap();
+    let found: Vec<_> = functions.iter().map(|of| (of.id, &*of.name, of.state_bytes)).collect();
+    assert_eq!(found, [(it.function, "mean", 2), (other, "alert", 2)]);
+}
+
+#[test]
+fn a_report_is_a_record_of_the_gateways_own_stream() {
+    let mut it = Fixture::new();
+    let report = |name: &str, value: &[u8]| Effect::TwinReport { name: name.into(), value: value.into() };
+    it.store.commit(&[it.effects(vec![report("battery", b"87"), report("raw", b"\xff\0")])]).unwrap();
+    let range = it.reader.range(Class::Normal, 0, 10, usize::MAX).unwrap();
+    let found: Vec<_> = range
+        .entries
+        .into_iter()
+        .map(|entry| match entry {
+            Entry::Record(Record { stream, origin, body, .. }) => {
+                (stream, origin.device, String::from_utf8(body).unwrap())
+            }
+            Entry::Gone(gone) => panic!("{gone:?}"),
+        })
+        .collect();
+    let record = |body: &str| ("@twin".to_owned(), "pump-7".to_owned(), body.to_owned());
+    assert_eq!(
+        found,
+        [
+            record(r#"{"property":"battery","value":{"text":"87"}}"#),
+            record(r#"{"property":"raw","value":{"hex":"ff00"}}"#)
+        ]
+    );
+    // As with the dead letters: full is full.
+    it.store.refuse(agent_core::retention::Refused::Streams(vec!["@twin".into()]));
+    it.store.commit(&[it.effects(vec![report("battery", b"86")])]).unwrap();
+    assert!(matches!(it.reader.range(Class::Normal, 2, 10, usize::MAX).unwrap().entries[..], [Entry::Gone(_)]));
 }

@@ -194,3 +194,31 @@ fn a_damaged_page_is_an_error() {
     let error = Store::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
+
+/// How much state a function has is checked on opening, and against the state itself when somebody looks.
+#[test]
+fn a_wrong_count_of_state_is_found() {
+    let mut it = Fixture::new();
+    it.store.commit(&[it.effects(vec![crate::fixture::put(b"key", b"value")])]).unwrap();
+    it.raw().execute_batch("DELETE FROM state").unwrap();
+    let survey = agent_store::inspect(it.dir.path(), |_| true).unwrap();
+    assert!(survey.damage[0].contains("has 0 bytes of state, and 8 were counted"), "{:?}", survey.damage);
+    it.raw().execute_batch("UPDATE functions SET state_bytes = 0").unwrap();
+    let error = it.reader.state_bytes(it.function).unwrap_err();
+    assert!(error.to_string().contains("0 is not the number of bytes of state that was stored"), "{error}");
+    let Fixture { dir, store, reader, .. } = it;
+    drop((store, reader));
+    assert_eq!(Store::open(dir.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+    let (store, recovery) = Store::open_or_recover(dir.path()).unwrap();
+    assert!(recovery.is_some());
+    assert_eq!(store.state_bytes(agent_store::FunctionId(1)), 0);
+}
+
+/// The time of a value's end is part of what its checksum is over.
+#[test]
+fn a_damaged_end_of_a_value_is_named() {
+    let mut it = Fixture::new();
+    it.store.commit(&[it.effects(vec![crate::fixture::put(b"key", b"value")])]).unwrap();
+    it.raw().execute_batch("UPDATE state SET expires_us = 1").unwrap();
+    assert!(it.reader.state(it.function, "pump-7", b"key").unwrap_err().damage().is_some());
+}

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use agent_core::StateValue;
 use agent_core::effect::{Effect, Effects, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind, Identity};
 use agent_store::{Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Reader, Store, Write};
@@ -92,7 +93,11 @@ pub(crate) fn publish(topic: &str, payload: &[u8]) -> Effect {
 }
 
 pub(crate) fn put(key: &[u8], value: &[u8]) -> Effect {
-    Effect::StatePut { key: key.into(), value: value.into() }
+    Effect::StatePut { key: key.into(), value: value.into(), ttl_s: None }
+}
+
+pub(crate) fn bytes(value: Option<StateValue>) -> Option<Vec<u8>> {
+    value.map(|value| value.bytes.to_vec())
 }
 
 pub(crate) fn event() -> Event {

@@ -10,7 +10,7 @@ use sync_protocol::dead::STREAM;
 use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason};
 
-use crate::fixture::{Fixture, dead, emit_to, outcome, publish, put, told};
+use crate::fixture::{Fixture, dead, emit_to, outcome, publish, told};
 use crate::sequences::{Block, Sequences, Slot};
 
 const FUNCTIONS: [&str; 2] = ["mean", "alert"];
@@ -32,12 +32,16 @@ enum Small {
         function: usize,
         partition: usize,
         seen: Option<(usize, u8)>,
+        /// When the event came, in seconds.
+        time_s: u8,
         effects: Vec<SmallEffect>,
     },
     Dead {
         function: usize,
     },
     Nothing,
+    /// Values that ended up to this second are deleted.
+    Ended(u8),
     /// From and to, as percentages of all that was there before the group.
     Delivered(Class, u64, u64),
     Dropped(Class, Vec<u64>, usize),
@@ -52,7 +56,8 @@ enum Small {
 
 #[derive(Clone, Debug)]
 enum SmallEffect {
-    Put(u8, u8, usize),
+    /// Key, value, its length, and for how many seconds.
+    Put(u8, u8, usize, Option<u8>),
     Delete(u8),
     Emit(Class, usize, u8, usize),
     Publish(u8),
@@ -65,7 +70,8 @@ type Key = (usize, usize, Vec<u8>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Model {
-    state: BTreeMap<Key, Vec<u8>>,
+    // With the time of their end in seconds.
+    state: BTreeMap<Key, (Vec<u8>, Option<u64>)>,
     seen: BTreeMap<Key, Vec<u8>>,
     records: [Sequences; 2],
     // Names of streams; `None`: all of them.
@@ -118,16 +124,17 @@ impl Model {
     /// Does what the write says, and says it in the store's words.
     fn apply(&mut self, it: &mut Fixture, write: &Small) -> Write {
         match write {
-            Small::Run { function, partition, seen, effects } => {
+            Small::Run { function, partition, seen, time_s, effects } => {
                 let mut listed = Vec::new();
                 for effect in effects {
-                    listed.push(self.effect(*function, *partition, effect));
+                    listed.push(self.effect(*function, *partition, *time_s, effect));
                 }
                 let number = it.store.function(FUNCTIONS[*function]).unwrap();
                 let Write::Outcome(mut outcome) = outcome(number, OutcomeResult::Effects(listed)) else {
                     unreachable!("an outcome was asked for");
                 };
                 outcome.partition = NAMES[*partition].into();
+                outcome.event.time_us = u64::from(*time_s) * 1_000_000;
                 if let Some((source, value)) = seen {
                     self.seen.insert((*function, *partition, NAMES[*source].into()), vec![*value]);
                     outcome.seen = Some((NAMES[*source].into(), vec![*value]));
@@ -146,6 +153,10 @@ impl Model {
                 outcome(it.store.function(FUNCTIONS[*function]).unwrap(), OutcomeResult::Dead(dead()))
             }
             Small::Nothing => outcome(it.function, OutcomeResult::Nothing),
+            Small::Ended(time_s) => {
+                self.state.retain(|_, (_, ends_s)| ends_s.is_none_or(|ends_s| ends_s > u64::from(*time_s)));
+                Write::StateEnded { time_us: u64::from(*time_s) * 1_000_000 }
+            }
             Small::Delivered(class, from, to) => {
                 let (first, last) = self.of(*class).between(*from, *to);
                 self.of(*class).deliver(first, last);
@@ -175,11 +186,12 @@ impl Model {
         }
     }
 
-    fn effect(&mut self, function: usize, partition: usize, effect: &SmallEffect) -> Effect {
+    fn effect(&mut self, function: usize, partition: usize, time_s: u8, effect: &SmallEffect) -> Effect {
         match *effect {
-            SmallEffect::Put(key, value, size) => {
-                self.state.insert((function, partition, vec![key]), vec![value; size]);
-                put(&[key], &vec![value; size])
+            SmallEffect::Put(key, value, size, ttl_s) => {
+                let ends_s = ttl_s.map(|ttl_s| u64::from(time_s) + u64::from(ttl_s));
+                self.state.insert((function, partition, vec![key]), (vec![value; size], ends_s));
+                Effect::StatePut { key: vec![key], value: vec![value; size], ttl_s: ttl_s.map(u32::from) }
             }
             SmallEffect::Delete(key) => {
                 self.state.remove(&(function, partition, vec![key]));
@@ -208,6 +220,7 @@ impl Model {
             for (partition, partition_name) in NAMES.iter().enumerate() {
                 for key in 0..4u8 {
                     let stored = it.reader.state(function, partition_name, &[key]).unwrap();
+                    let stored = stored.map(|of| (of.bytes.to_vec(), of.expires_us.map(|us| us / 1_000_000)));
                     prop_assert_eq!(stored.as_ref(), self.state.get(&(index, partition, vec![key])));
                 }
                 for source in NAMES {
@@ -215,6 +228,13 @@ impl Model {
                     prop_assert_eq!(stored.as_ref(), self.seen.get(&(index, partition, source.into())));
                 }
             }
+        }
+        for (index, name) in FUNCTIONS.iter().enumerate() {
+            let function = it.store.function(name).unwrap();
+            let of = self.state.iter().filter(|((function, ..), _)| *function == index);
+            let bytes: usize = of.map(|((.., key), (value, _))| key.len() + value.len()).sum();
+            prop_assert_eq!(it.store.state_bytes(function), bytes as u64);
+            prop_assert_eq!(it.reader.state_bytes(function).unwrap(), bytes as u64);
         }
         let outbox = it.reader.outbox().unwrap();
         let mut by_stream: BTreeMap<String, u64> = BTreeMap::new();
@@ -288,7 +308,8 @@ fn class() -> impl Strategy<Value = Class> {
 
 fn effect() -> impl Strategy<Value = SmallEffect> {
     prop_oneof![
-        (0..4u8, any::<u8>(), 0..3000usize).prop_map(|(key, value, size)| SmallEffect::Put(key, value, size)),
+        (0..4u8, any::<u8>(), 0..3000usize, proptest::option::of(1..30u8))
+            .prop_map(|(key, value, size, ttl_s)| SmallEffect::Put(key, value, size, ttl_s)),
         (0..4u8).prop_map(SmallEffect::Delete),
         (class(), 0..3usize, any::<u8>(), 0..6000usize)
             .prop_map(|(class, stream, value, size)| SmallEffect::Emit(class, stream, value, size)),
@@ -304,9 +325,10 @@ fn percent() -> impl Strategy<Value = u64> {
 fn small() -> impl Strategy<Value = Small> {
     let seen = proptest::option::of((0..2usize, any::<u8>()));
     prop_oneof![
-        6 => (0..2usize, 0..2usize, seen, proptest::collection::vec(effect(), 0..6)).prop_map(
-            |(function, partition, seen, effects)| Small::Run { function, partition, seen, effects }
+        6 => (0..2usize, 0..2usize, seen, 0..50u8, proptest::collection::vec(effect(), 0..6)).prop_map(
+            |(function, partition, seen, time_s, effects)| Small::Run { function, partition, seen, time_s, effects }
         ),
+        1 => (0..60u8).prop_map(Small::Ended),
         1 => (0..2usize).prop_map(|function| Small::Dead { function }),
         1 => Just(Small::Nothing),
         2 => (class(), prop_oneof![Just(0), percent()], percent())

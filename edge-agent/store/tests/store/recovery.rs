@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use agent_core::effect::Effect;
 use agent_core::pace::Metered;
 use agent_store::{
     Deployment, ErrorKind, Item, OutcomeResult, Queue, Recovery, Store, Survey, Write, inspect, salvage_copy,
@@ -11,7 +12,7 @@ use sync_protocol::dead::{Note, Resolved, What};
 use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason};
 
-use crate::fixture::{Fixture, dead, delivered, outcome, publish, put, raw, told};
+use crate::fixture::{Fixture, bytes, dead, delivered, outcome, publish, put, raw, told};
 
 const NORMAL: Queue = Queue::Records(Class::Normal);
 
@@ -38,11 +39,12 @@ fn full() -> Fixture {
         previous: None,
         refused: None,
     };
+    let ending = Effect::StatePut { key: b"k".into(), value: b"v".into(), ttl_s: Some(1) };
     it.store
         .commit(&[
             it.emit(Class::High, b"urgent"),
             outcome(it.function, OutcomeResult::Dead(dead())),
-            outcome(other, OutcomeResult::Effects(vec![put(b"k", b"v")])),
+            outcome(other, OutcomeResult::Effects(vec![ending])),
             Write::Deployment("mean".into(), Some(deployment)),
             delivered(Class::Normal, 3),
             Write::Published { up_to: 39 },
@@ -222,11 +224,13 @@ fn everything_else_is_carried_over() {
     assert_eq!(it.reader.dead_letters(0, 10).unwrap()[0].dead, dead());
     assert_eq!(it.reader.deployments().unwrap()[0].0, "mean");
     for number in 1..=40 {
-        assert_eq!(it.reader.state(it.function, "pump-7", &[number]).unwrap(), Some(vec![number; 50]));
+        assert_eq!(bytes(it.reader.state(it.function, "pump-7", &[number]).unwrap()), Some(vec![number; 50]));
     }
     assert_eq!(it.reader.seen(it.function, "pump-7", "pump-7").unwrap(), Some(vec![40; 33]));
     let alert = it.store.function("alert").unwrap();
-    assert_eq!(it.reader.state(alert, "pump-7", b"k").unwrap(), Some(b"v".to_vec()));
+    let ending = it.reader.state(alert, "pump-7", b"k").unwrap().unwrap();
+    assert_eq!((&*ending.bytes, ending.expires_us), (&b"v"[..], Some(i64::MAX as u64)), "the end is carried over");
+    assert_eq!((it.store.state_bytes(alert), it.store.state_bytes(it.function)), (2, 40 * 51));
 }
 
 /// The control plane deploys it again; an agent that cannot start could not be told.
@@ -252,7 +256,8 @@ fn a_function_with_a_damaged_name_keeps_its_state() {
     let (mut it, recovery) = recover(dir.path());
     assert!(recovery.to_string().contains("\"alert\""), "{recovery}");
     let alert = it.store.function("alert").unwrap();
-    assert_eq!(it.reader.state(alert, "pump-7", b"k").unwrap(), Some(b"v".to_vec()));
+    assert_eq!(bytes(it.reader.state(alert, "pump-7", b"k").unwrap()), Some(b"v".to_vec()));
+    assert_eq!(it.store.state_bytes(alert), 2);
 }
 
 #[test]
