@@ -36,6 +36,8 @@ pub enum OpenError {
 /// tombstone. A run of what is gone that has records stored in between is several tombstones: the first holds the
 /// tally of all, the others hold NULL.
 ///
+/// Of each device's property, `twins` has the record of the latest report.
+///
 /// A dead letter has no record if only its end became known. What is to be done with it is in `wanted` and waits for as
 /// long as its `command` is there.
 const STEPS: [&str; 1] = ["
@@ -186,6 +188,14 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_open ON dead_letters (key) WHERE resolved IS NULL;
 CREATE INDEX dead_letters_of_gateway ON dead_letters (gateway, key) WHERE resolved IS NULL;
 CREATE INDEX dead_letters_of_function ON dead_letters (function, key) WHERE resolved IS NULL;
+CREATE TABLE twins (
+    key INTEGER PRIMARY KEY,
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    device TEXT NOT NULL,
+    property TEXT NOT NULL,
+    record INTEGER NOT NULL REFERENCES records,
+    UNIQUE (gateway, device, property)
+) STRICT;
 CREATE TABLE commands (
     gateway INTEGER NOT NULL REFERENCES gateways,
     number INTEGER NOT NULL,

@@ -91,6 +91,9 @@ pub(crate) enum Command {
     /// Dead letters: events that a function could not handle.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// What devices are, as functions report it.
+    #[command(subcommand)]
+    Twin(TwinCommand),
 }
 
 /// Shells that commands can be completed in.
@@ -214,6 +217,26 @@ pub(crate) struct Records {
     /// Shows all, and then what comes, until it is interrupted; with --json one record a line.
     #[arg(long, conflicts_with = "limit")]
     pub(crate) follow: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TwinCommand {
+    /// Shows the latest value of each property of a gateway's devices, or of one device.
+    Show(TwinShow),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct TwinShow {
+    /// Id of the gateway.
+    pub(crate) gateway: String,
+    /// The device; all of them if not given.
+    pub(crate) device: Option<String>,
+    /// How many to show at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) limit: u32,
+    /// Where to go on: "next" of an earlier answer.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -16,6 +16,7 @@ mod records;
 mod show;
 mod source;
 mod time;
+mod twin;
 
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ use clap::{CommandFactory, Parser};
 use reqwest::Method;
 use sync_core::api;
 
-use args::{Args, ClaimCommand, Command, GatewayCommand, KeyCommand, Shell};
+use args::{Args, ClaimCommand, Command, GatewayCommand, KeyCommand, Shell, TwinCommand};
 use client::Client;
 use failure::Failure;
 use out::Out;
@@ -90,6 +91,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Stats => show::stats(&out, &connect()?.get("asking for the fleet's numbers", "/stats").await?),
         Command::Completions { shell } => completions(&out, shell),
         Command::Dead(wanted) => dead::dead(&out, &connect()?, wanted).await,
+        Command::Twin(TwinCommand::Show(wanted)) => twin::show(&out, &connect()?, wanted).await,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::limits::MAX_JSON_BYTES;
 use crate::secret;
 use crate::store::deployments::Change;
-use crate::store::{dead, deployments, enroll, functions, gaps, gateways, records};
+use crate::store::{dead, deployments, enroll, functions, gaps, gateways, records, twins};
 
 type Answer<T> = Result<Json<T>, Refused>;
 type AppState = State<Arc<App>>;
@@ -36,6 +36,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
             .route("/gateways", get(list_gateways))
             .route("/gateways/{id}", get(show_gateway).patch(relabel))
             .route("/gateways/{id}/gaps", get(list_gaps))
+            .route("/gateways/{id}/twins", get(list_twins))
             .route("/gateways/{id}/dead", post(command_letters))
             .route("/gateways/{id}/dead/{letter}", get(show_letter))
             .route("/dead", get(list_letters))
@@ -148,6 +149,11 @@ async fn relabel(State(app): AppState, _: Operator, Path(id): Path<String>, body
 async fn list_gaps(State(app): AppState, _: Operator, Path(id): Path<String>, uri: Uri) -> Answer<api::Gaps> {
     let query: api::GapQuery = read_query(&uri)?;
     Ok(Json(app.db.read(Reader::Operators, move |db| gaps::page(db, &id, &query)).await?))
+}
+
+async fn list_twins(State(app): AppState, _: Operator, Path(id): Path<String>, uri: Uri) -> Answer<api::Twins> {
+    let query: api::TwinQuery = read_query(&uri)?;
+    Ok(Json(app.db.read(Reader::Operators, move |db| twins::page(db, &id, &query)).await?))
 }
 
 async fn list_letters(State(app): AppState, _: Operator, uri: Uri) -> Answer<api::DeadLetters> {

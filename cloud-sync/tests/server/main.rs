@@ -8,4 +8,5 @@ mod gaps;
 mod operator;
 mod process;
 mod records;
+mod twins;
 mod world;

@@ -8,4 +8,5 @@ mod gateway;
 mod keys;
 mod local;
 mod records;
+mod twin;
 mod world;

@@ -6,9 +6,9 @@ use std::process::{Command, Output};
 use cloud_sync::{Config, OPERATOR_TOKEN_FILE, Server, serve};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sync_protocol::dead::{self, Note};
+use sync_protocol::dead::{self, Note, Payload};
 use sync_protocol::records::{Class, Entry, Gone, Origin, Range, Reason, Record, Stamp, StoreEpoch, Tally};
-use sync_protocol::{enroll, fleet, records};
+use sync_protocol::{enroll, fleet, records, twin};
 use tempfile::TempDir;
 
 pub(crate) struct World {
@@ -217,6 +217,21 @@ impl Gateway {
             })
         });
         self.deliver(Class::High, 1, Range { first, entries: entries.collect() }).await;
+    }
+
+    /// Reports properties of devices: device, property and value.
+    pub(crate) async fn report(&self, first: u64, reports: &[(&str, &str, Payload)]) {
+        let entries = reports.iter().map(|(device, property, value)| {
+            let report = twin::Report { property: (*property).to_owned(), value: value.clone() };
+            Entry::Record(Record {
+                stream: twin::STREAM.to_owned(),
+                function: "mean".to_owned(),
+                origin: Origin { device: (*device).to_owned(), topic: "a/b".to_owned(), identity: None },
+                stamp: Stamp { wall_us: 1_793_700_000_000_000, monotonic_us: 0, boot: 0, synchronised: true },
+                body: serde_json::to_vec(&report).unwrap(),
+            })
+        });
+        self.deliver(Class::Normal, 1, Range { first, entries: entries.collect() }).await;
     }
 
     /// Says that records are gone: of which stream, why, and how many.

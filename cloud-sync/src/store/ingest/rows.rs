@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::ingest::Offer;
 use sync_core::spans::Spans;
-use sync_protocol::dead;
 use sync_protocol::records::Record;
+use sync_protocol::{dead, twin};
 
 use super::Place;
 use crate::fault::Fault;
@@ -95,8 +95,11 @@ pub(super) fn store(
             signed(now_us),
             body,
         ])?;
-        if record.stream == dead::STREAM {
-            store::dead::note(connection, place.gateway, connection.last_insert_rowid(), record)?;
+        let key = connection.last_insert_rowid();
+        match record.stream.as_str() {
+            dead::STREAM => store::dead::note(connection, place.gateway, key, record)?,
+            twin::STREAM => store::twins::note(connection, place.gateway, key, record)?,
+            _ => {}
         }
     }
     let mut add = connection.prepare_cached("UPDATE streams SET records = records + ?2 WHERE key = ?1")?;
