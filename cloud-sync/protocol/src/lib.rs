@@ -39,6 +39,7 @@ pub mod enroll;
 pub mod fleet;
 pub mod frame;
 pub mod records;
+pub mod usage;
 
 pub use compress::{ENCODING, compress, decompress};
 pub use frame::{CONTENT_TYPE, FrameError, MAX_BODY_BYTES, VERSION, decode, encode};
