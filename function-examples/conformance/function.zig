@@ -13,7 +13,7 @@ fn onEvent(event: *const edge.Event) !void {
     while (rest.len > 0) try obey(event, cut(&rest, '\n'));
 }
 
-const Command = enum { event, config, get, put, delete, keys, attribute, random, emit, publish, enqueue, respond, log, fail };
+const Command = enum { event, config, get, put, delete, keys, attribute, random, emit, publish, enqueue, respond, count, observe, log, fail };
 
 fn obey(event: *const edge.Event, line: []const u8) !void {
     var rest = line;
@@ -57,6 +57,14 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
             const field: edge.Field = .{ .name = cut(&rest, ' '), .value = cut(&rest, ' ') };
             try edge.respond(status, &.{field}, rest);
         },
+        .count => {
+            const name = cut(&rest, ' ');
+            edge.count(name, measure(rest));
+        },
+        .observe => {
+            const name = cut(&rest, ' ');
+            edge.observe(name, measure(rest));
+        },
         .log => {
             const level = try number(u2, &rest);
             edge.log(@enumFromInt(level), rest);
@@ -74,6 +82,10 @@ fn cut(rest: *[]const u8, end: u8) []const u8 {
 
 fn number(T: type, rest: *[]const u8) !T {
     return std.fmt.parseInt(T, cut(rest, ' '), 10);
+}
+
+fn measure(text: []const u8) f64 {
+    return std.fmt.parseFloat(f64, text) catch edge.failWith("no number: {s}", .{text});
 }
 
 fn answer(body: []const u8) void {

@@ -40,6 +40,10 @@ declare function publish_(topic: usize, topic_len: i32, payload: usize, payload_
 declare function enqueue_(queue: usize, queue_len: i32, body: usize, body_len: i32, delay_ms: u32): void;
 @external("edge_v1", "respond")
 declare function respond_(status: u32, headers: usize, headers_len: i32, body: usize, body_len: i32): void;
+@external("edge_v1", "count")
+declare function count_(name: usize, name_len: i32, value: f64): void;
+@external("edge_v1", "observe")
+declare function observe_(name: usize, name_len: i32, value: f64): void;
 @external("edge_v1", "log")
 declare function log_(level: i32, text: usize, text_len: i32): void;
 @external("edge_v1", "fail")
@@ -152,6 +156,18 @@ export function respond(status: u32, body: Uint8Array, fields: Field[] = []): vo
   let headers = new Uint8Array(0);
   for (let i = 0; i < fields.length; i++) headers = joined(headers, encoded(fields[i]));
   respond_(status, headers.dataStart, headers.length, body.dataStart, body.length);
+}
+
+/** Adds to a counter, which only grows. */
+export function count(name: string, value: f64): void {
+  const n = utf8(name);
+  count_(n.dataStart, n.length, value);
+}
+
+/** Adds a value to a distribution. */
+export function observe(name: string, value: f64): void {
+  const n = utf8(name);
+  observe_(n.dataStart, n.length, value);
 }
 
 export function log(level: i32, line: string): void {

@@ -46,6 +46,8 @@ EDGE_IMPORT(enqueue)
 void edge_import_enqueue(const void *queue, size_t queue_len, const void *body, size_t body_len, uint32_t delay_ms);
 EDGE_IMPORT(respond)
 void edge_import_respond(uint32_t status, const void *headers, size_t headers_len, const void *body, size_t body_len);
+EDGE_IMPORT(count) void edge_import_count(const void *name, size_t name_len, double value);
+EDGE_IMPORT(observe) void edge_import_observe(const void *name, size_t name_len, double value);
 EDGE_IMPORT(log) void edge_import_log(int32_t level, const void *text, size_t text_len);
 EDGE_IMPORT(fail) _Noreturn void edge_import_fail(const void *text, size_t text_len);
 
@@ -209,6 +211,10 @@ static inline void edge_enqueue(edge_bytes queue, edge_bytes body, uint32_t dela
 static inline void edge_respond(uint32_t status, edge_bytes fields, edge_bytes body) {
     edge_import_respond(status, fields.at, fields.len, body.at, body.len);
 }
+/* Adds to a counter, which only grows. */
+static inline void edge_count(edge_bytes name, double value) { edge_import_count(name.at, name.len, value); }
+/* Adds a value to a distribution. */
+static inline void edge_observe(edge_bytes name, double value) { edge_import_observe(name.at, name.len, value); }
 static inline void edge_log(int32_t level, edge_bytes text) { edge_import_log(level, text.at, text.len); }
 static inline _Noreturn void edge_fail(edge_bytes text) { edge_import_fail(text.at, text.len); }
 

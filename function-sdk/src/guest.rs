@@ -28,6 +28,8 @@ mod imports {
         pub(super) fn publish(topic: *const u8, topic_len: usize, payload: *const u8, payload_len: usize, flags: i32);
         pub(super) fn enqueue(queue: *const u8, queue_len: usize, body: *const u8, body_len: usize, delay_ms: u32);
         pub(super) fn respond(status: u32, headers: *const u8, headers_len: usize, body: *const u8, body_len: usize);
+        pub(super) fn count(name: *const u8, name_len: usize, value: f64);
+        pub(super) fn observe(name: *const u8, name_len: usize, value: f64);
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
     }
@@ -95,6 +97,16 @@ impl Host {
         }
         // SAFETY: the gateway only reads from the two live slices.
         unsafe { imports::respond(status.into(), fields.as_ptr(), fields.len(), body.as_ptr(), body.len()) }
+    }
+
+    pub(crate) fn count(&mut self, name: &str, value: f64) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::count(name.as_ptr(), name.len(), value) }
+    }
+
+    pub(crate) fn observe(&mut self, name: &str, value: f64) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::observe(name.as_ptr(), name.len(), value) }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

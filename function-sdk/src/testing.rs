@@ -72,6 +72,10 @@ pub struct Run {
     pub enqueued: Vec<Enqueued>,
     /// The answer to an HTTP request; none if the function gave none, which is answered with 204, or if the run failed.
     pub response: Option<Response>,
+    /// What was added to counters, in order: (name, value); nothing if the run failed.
+    pub counted: Vec<(String, f64)>,
+    /// What was observed, in order: (name, value); nothing if the run failed.
+    pub observed: Vec<(String, f64)>,
     /// Log lines, also of a failed run.
     pub logs: Vec<(LogLevel, String)>,
 }
@@ -284,13 +288,14 @@ impl Gateway {
             }),
         };
         self.random = host.random;
-        let Host { logs, emitted, published, enqueued, response, state, .. } = host;
+        let Host { logs, emitted, published, enqueued, response, counted, observed, state, .. } = host;
         if result.is_err() {
             let (emitted, published, enqueued, response) = (Vec::new(), Vec::new(), Vec::new(), None);
-            return Run { result, emitted, published, enqueued, response, logs };
+            let (counted, observed) = (Vec::new(), Vec::new());
+            return Run { result, emitted, published, enqueued, response, counted, observed, logs };
         }
         self.state.insert(partition, state);
-        Run { result, emitted, published, enqueued, response, logs }
+        Run { result, emitted, published, enqueued, response, counted, observed, logs }
     }
 
     /// A typed state value as the function would see it in an event of this device and topic.

@@ -31,6 +31,8 @@ const imports = struct {
     extern "edge_v1" fn publish(topic: [*]const u8, topic_len: usize, payload: [*]const u8, payload_len: usize, flags: i32) void;
     extern "edge_v1" fn enqueue(queue: [*]const u8, queue_len: usize, body: [*]const u8, body_len: usize, delay_ms: u32) void;
     extern "edge_v1" fn respond(status: u32, headers: [*]const u8, headers_len: usize, body: [*]const u8, body_len: usize) void;
+    extern "edge_v1" fn count(name: [*]const u8, name_len: usize, value: f64) void;
+    extern "edge_v1" fn observe(name: [*]const u8, name_len: usize, value: f64) void;
     extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
     extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
 };
@@ -223,6 +225,16 @@ pub fn respond(status: u32, fields: []const Field, body: []const u8) !void {
         try headers.appendSlice(allocator, field.value);
     }
     imports.respond(status, headers.items.ptr, headers.items.len, body.ptr, body.len);
+}
+
+/// Adds to a counter, which only grows.
+pub fn count(name: []const u8, value: f64) void {
+    imports.count(name.ptr, name.len, value);
+}
+
+/// Adds a value to a distribution.
+pub fn observe(name: []const u8, value: f64) void {
+    imports.observe(name.ptr, name.len, value);
 }
 
 pub fn log(level: LogLevel, text: []const u8) void {

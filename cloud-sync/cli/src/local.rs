@@ -178,7 +178,12 @@ impl Lane {
             match effect {
                 Effect::StatePut { key, value } => drop(self.state.insert(key.clone(), value.as_slice().into())),
                 Effect::StateDelete { key } => drop(self.state.remove(key)),
-                Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } | Effect::Respond(_) => {}
+                Effect::Emit { .. }
+                | Effect::Publish { .. }
+                | Effect::Enqueue { .. }
+                | Effect::Respond(_)
+                | Effect::Count { .. }
+                | Effect::Observe { .. } => {}
             }
         }
         effects

@@ -88,6 +88,7 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
             streams: vec![StreamPattern::new("*")?],
             publish: vec![Filter::new("#")?],
             queues: Vec::new(),
+            metrics: Vec::new(),
         },
         ..Spec::default()
     };

@@ -14,6 +14,8 @@ pub struct Permissions {
     pub publish: Vec<Filter>,
     /// Queues that it may put messages into.
     pub queues: Vec<String>,
+    /// Names under which it may count and observe.
+    pub metrics: Vec<String>,
 }
 
 impl Permissions {
@@ -23,6 +25,10 @@ impl Permissions {
 
     pub(crate) fn may_enqueue(&self, queue: &str) -> bool {
         self.queues.iter().any(|allowed| allowed == queue)
+    }
+
+    pub(crate) fn may_measure(&self, name: &str) -> bool {
+        self.metrics.iter().any(|allowed| allowed == name)
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {

@@ -77,7 +77,8 @@ fn topic(manifest: &Manifest) -> Option<&str> {
 fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
-    Ok(Permissions { streams, publish, queues: manifest.allow.queues.clone() })
+    let (queues, metrics) = (manifest.allow.queues.clone(), manifest.allow.metrics.clone());
+    Ok(Permissions { streams, publish, queues, metrics })
 }
 
 fn limits(manifest: &Manifest) -> Limits {

@@ -231,6 +231,8 @@ fn every_pointer_of_every_import_is_checked() {
         format!("(call $emit {good} P (i32.const 0))"),
         format!("(call $publish P {good} (i32.const 0))"),
         format!("(call $publish {good} P (i32.const 0))"),
+        "(call $count P (f64.const 1))".to_owned(),
+        "(call $observe P (f64.const 1))".to_owned(),
         "(call $log (i32.const 0) P)".to_owned(),
         "(call $fail P)".to_owned(),
     ];
@@ -258,6 +260,7 @@ fn text_that_is_not_utf8_is_named() {
         (format!("(drop (call $config_get {two} {two}))"), "config_get: the key"),
         (format!("(call $emit {two} {two} (i32.const 0))"), "emit: the stream"),
         (format!("(call $publish {two} {two} (i32.const 0))"), "publish: the topic"),
+        (format!("(call $count {two} (f64.const 1))"), "count: the name"),
         (format!("(call $log (i32.const 0) {two})"), "log: the text"),
     ] {
         let trap = trap_of(&fields, &body);

@@ -16,6 +16,7 @@ use crate::reader::{Reader, read_deployments};
 use crate::recover::{self, Recovery};
 use crate::schema;
 use crate::streams::{StreamUsage, Streams};
+use crate::usage::{Metering, Sums};
 use crate::witness::{Note, Witness};
 use crate::write::Write;
 
@@ -35,6 +36,7 @@ pub struct Store {
     epoch: StoreEpoch,
     position: Position,
     streams: Streams,
+    metering: Metering,
     refused: Refused,
     // Bytes of the row that is being written, kept to be filled again.
     scratch: Vec<u8>,
@@ -144,9 +146,14 @@ impl Store {
         recover::condemn(dir, cause, &confirmed).map_err(|cause| cause.in_operation("give up", &self.path))
     }
 
-    fn new(Opened { connection, epoch, position, streams }: Opened, path: PathBuf, mut witness: Witness) -> Self {
+    fn new(
+        Opened { connection, epoch, position, streams, metering }: Opened,
+        path: PathBuf,
+        mut witness: Witness,
+    ) -> Self {
         witness.note(position.note(epoch));
-        Self { connection, path, epoch, position, streams, refused: Refused::None, scratch: Vec::new(), witness }
+        let (refused, scratch) = (Refused::None, Vec::new());
+        Self { connection, path, epoch, position, streams, metering, refused, scratch, witness }
     }
 
     /// The life of the store that its sequences and ids belong to; never 0.
@@ -157,6 +164,11 @@ impl Store {
     /// How much of each stream is stored; the first row stands for what [`MAX_STREAMS`](crate::MAX_STREAMS) left over.
     pub fn usage(&self) -> &[StreamUsage] {
         self.streams.usage()
+    }
+
+    /// What functions used and measured in the last commit.
+    pub fn counted(&self) -> &Sums {
+        &self.metering.group
     }
 
     /// Whose records are refused from now on: a commit gives them their sequence, and keeps nothing of them but that they
@@ -211,24 +223,27 @@ impl Store {
     /// the last record: [`StoreError::write`] says which one.
     pub fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
         let (mut position, mut at) = (self.position, None);
+        self.metering.begin();
         match self.write_all(writes, &mut position, &mut at) {
             Ok(()) => {
                 self.position = position;
                 self.streams.committed();
+                self.metering.committed();
                 self.witness.note(position.note(self.epoch));
                 Ok(position.committed())
             }
             Err(cause) => {
                 self.streams.roll_back();
+                self.metering.begin();
                 Err(cause.in_operation("commit to", &self.path).at_write(at))
             }
         }
     }
 
     fn write_all(&mut self, writes: &[Write], position: &mut Position, at: &mut Option<usize>) -> Result<(), Cause> {
-        let Self { connection, epoch, streams, refused, scratch, .. } = self;
+        let Self { connection, epoch, streams, metering, refused, scratch, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut group = Group::new(&transaction, *epoch, refused, Changed { position, streams, scratch })?;
+        let mut group = Group::new(&transaction, *epoch, refused, Changed { position, streams, metering, scratch })?;
         for (index, write) in writes.iter().enumerate() {
             *at = Some(index);
             group.write(write)?;
@@ -245,6 +260,7 @@ struct Opened {
     epoch: StoreEpoch,
     position: Position,
     streams: Streams,
+    metering: Metering,
 }
 
 fn lock(dir: &Path) -> Result<Witness, Cause> {
@@ -272,7 +288,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
     };
     // An agent cannot start without them, and they are few.
     read_deployments(&connection)?;
-    let streams = Streams::open(&connection)?;
+    let (streams, metering) = (Streams::open(&connection)?, Metering::open(&connection)?);
     if let Some(note) = witness.noted().filter(|note| note.epoch == epoch.0) {
         for queue in Queue::ALL {
             let ((done, last), ends) = (note.queues[queue.index()], &position.queues[queue.index()]);
@@ -286,7 +302,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
         }
     }
     schema::accept(&connection)?;
-    Ok(Opened { connection, epoch, position, streams })
+    Ok(Opened { connection, epoch, position, streams, metering })
 }
 
 /// Creates a directory and those above it so that a power cut cannot take them away again.
@@ -340,6 +356,7 @@ mod tests {
             uses: crate::Uses::Nothing,
             event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
             stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+            usage: Default::default(),
             result: OutcomeResult::Effects(vec![Effect::Emit {
                 stream: "s".into(),
                 body: vec![1; bytes],

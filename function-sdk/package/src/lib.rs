@@ -39,7 +39,7 @@ pub use config::{ConfigError, ConfigValue, config_value};
 pub use digest::Digest;
 pub use extism::{Extism, ExtismInput};
 pub use manifest::{Allow, Limits, Manifest, Partition, Retry};
-pub use names::{FilterError, NameError, check_filter, check_function_name, check_stream_name};
+pub use names::{FilterError, NameError, check_filter, check_function_name, check_metric_name, check_stream_name};
 pub use package::{Package, PackageError};
 pub use route::{Route, RouteError};
 pub use schedule::{Schedule, ScheduleError};

@@ -7,7 +7,7 @@ use semver::Version;
 use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed, text};
 use crate::config::{ConfigValue, config_value};
 use crate::extism::{Extism, extism, not_allowed};
-use crate::names::{check_filter, check_function_name, check_stream_name};
+use crate::names::{check_filter, check_function_name, check_metric_name, check_stream_name};
 use crate::trigger::{Trigger, queue_name};
 
 /// The version of the manifest's format that this crate reads.
@@ -18,6 +18,10 @@ const MAX_TRIGGERS: usize = 32;
 
 /// Most entries of each list in `[allow]`: each is matched against every effect.
 const MAX_ALLOWED: usize = 64;
+
+/// Most metrics. Each may take some tens of kilobytes on the gateway and in every report of it, if a function observes as
+/// different values as it can.
+const MAX_METRICS: usize = 32;
 
 /// Most configuration keys.
 const MAX_CONFIG: usize = 64;
@@ -107,6 +111,8 @@ pub struct Allow {
     pub publish: Vec<String>,
     /// Queues that it may put messages into.
     pub queues: Vec<String>,
+    /// Names under which it may count and observe.
+    pub metrics: Vec<String>,
 }
 
 impl Allow {
@@ -164,6 +170,7 @@ impl Manifest {
     /// streams = ["alerts", "temp-*"]    # cloud streams
     /// publish = ["alerts/#"]            # topic filters
     /// queues = ["to-check"]             # queues that it may put messages into
+    /// metrics = ["rejected", "celsius"] # what it counts and observes; at most 32 names of a-z, 0-9, dots and underscores
     ///
     /// [config]                          # what a deployment may set: a key and its default
     /// limit = 30.0
@@ -210,6 +217,11 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
             streams: t.list("streams", 0..=MAX_ALLOWED, allowed_stream()),
             publish: t.list("publish", 0..=MAX_ALLOWED, topic_filter()),
             queues: t.list("queues", 0..=MAX_ALLOWED, queue_name()),
+            metrics: t.list(
+                "metrics",
+                0..=MAX_METRICS,
+                parsed_text("a metric such as \"rejected\"", check_metric_name),
+            ),
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));

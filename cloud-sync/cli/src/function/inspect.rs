@@ -27,6 +27,7 @@ struct Inspected<'a> {
     streams: &'a [String],
     publish: &'a [String],
     queues: &'a [String],
+    metrics: &'a [String],
     /// How often it is given an event on which it fails.
     tries: u32,
     config: BTreeMap<&'a str, String>,
@@ -96,6 +97,7 @@ fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) 
         streams: &allow.streams,
         publish: &allow.publish,
         queues: &allow.queues,
+        metrics: &allow.metrics,
         tries: retry.tries,
         config: config.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect(),
         limits: ShownLimits { fuel, memory_kib, effects, output_kib, state_value_kib },
@@ -185,6 +187,7 @@ fn show(out: &Out, inspected: &Inspected<'_>, load_ms: f64) -> String {
     rows.push(("streams", list(inspected.streams.to_vec())));
     rows.push(("publish", list(inspected.publish.to_vec())));
     rows.push(("queues", list(inspected.queues.to_vec())));
+    rows.push(("metrics", list(inspected.metrics.to_vec())));
     rows.push(("tries", format!("{} for each event", inspected.tries)));
     rows.push(("config", list(inspected.config.iter().map(|(key, value)| format!("{key}={value}")).collect())));
     rows.push((

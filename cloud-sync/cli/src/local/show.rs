@@ -34,6 +34,7 @@ pub(crate) enum Kind {
     Emit,
     Publish,
     State,
+    Metric,
     Log,
     Trap,
     /// Why the function did not run.
@@ -91,6 +92,12 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
                     Effect::Enqueue { queue, body, delay_ms } => {
                         let delay = if *delay_ms > 0 { format!(" (after {delay_ms} ms)") } else { String::new() };
                         add(Kind::Publish, "enqueue", format!("{}{delay}  {}", text(queue.as_bytes()), text(body)));
+                    }
+                    Effect::Count { name, value } => {
+                        add(Kind::Metric, "count", format!("{name} + {}", value.get()));
+                    }
+                    Effect::Observe { name, value } => {
+                        add(Kind::Metric, "observe", format!("{name}  {}", value.get()));
                     }
                     Effect::Respond(Response { status, headers, body }) => {
                         let headers: Vec<String> =
@@ -194,6 +201,14 @@ enum ShownEffect<'a> {
         #[serde(flatten)]
         body: bytes::Readable<'a>,
     },
+    Count {
+        name: &'a str,
+        value: f64,
+    },
+    Observe {
+        name: &'a str,
+        value: f64,
+    },
     Respond {
         status: u16,
         headers: &'a [(String, String)],
@@ -250,6 +265,8 @@ impl<'a> ShownEffect<'a> {
             Effect::Enqueue { queue, body, delay_ms } => {
                 Self::Enqueue { queue, delay_ms: *delay_ms, body: bytes::json(body) }
             }
+            Effect::Count { name, value } => Self::Count { name, value: value.get() },
+            Effect::Observe { name, value } => Self::Observe { name, value: value.get() },
             Effect::Respond(Response { status, headers, body }) => {
                 Self::Respond { status: *status, headers, body: bytes::json(body) }
             }

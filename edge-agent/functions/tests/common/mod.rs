@@ -24,6 +24,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "publish" (func $publish (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "enqueue" (func $enqueue (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "count" (func $count (param i32 i32 f64)))
+    (import "edge_v1" "observe" (func $observe (param i32 i32 f64)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -64,6 +66,7 @@ pub(crate) fn spec() -> Spec {
             streams: vec![StreamPattern::new("alerts").unwrap(), StreamPattern::new("raw.*").unwrap()],
             publish: vec![Filter::new("out/#").unwrap()],
             queues: vec!["q".to_owned()],
+            metrics: vec!["m".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,
