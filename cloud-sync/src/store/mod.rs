@@ -10,6 +10,7 @@ pub(crate) mod ingest;
 mod paging;
 pub(crate) mod records;
 mod sums;
+pub(crate) mod usage;
 
 use sync_protocol::records::{Gone, Tally};
 

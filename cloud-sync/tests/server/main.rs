@@ -8,4 +8,5 @@ mod gaps;
 mod operator;
 mod process;
 mod records;
+mod usage;
 mod world;

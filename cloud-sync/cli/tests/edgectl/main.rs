@@ -8,4 +8,5 @@ mod gateway;
 mod keys;
 mod local;
 mod records;
+mod usage;
 mod world;

@@ -10,6 +10,7 @@ mod functions;
 mod gaps;
 mod gateways;
 mod records;
+mod usage;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,7 @@ pub use self::gateways::{
     StreamCounts, StreamReport,
 };
 pub use self::records::{Body, Class, Identity, MAX_JSON_DEPTH, Page, Record, RecordQuery, Stream, Streams};
+pub use self::usage::{MetricPage, MetricQuery, MetricRow, MetricValue, Observed, UsagePage, UsageQuery, UsageRow};
 pub use crate::health::Health;
 
 /// Path under which everything here lies.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::ingest::Offer;
 use sync_core::spans::Spans;
-use sync_protocol::dead;
 use sync_protocol::records::Record;
+use sync_protocol::{dead, usage};
 
 use super::Place;
 use crate::fault::Fault;
@@ -97,6 +97,8 @@ pub(super) fn store(
         ])?;
         if record.stream == dead::STREAM {
             store::dead::note(connection, place.gateway, connection.last_insert_rowid(), record)?;
+        } else if record.stream == usage::STREAM {
+            store::usage::add(connection, place.gateway, record)?;
         }
     }
     let mut add = connection.prepare_cached("UPDATE streams SET records = records + ?2 WHERE key = ?1")?;
