@@ -196,6 +196,31 @@ CREATE TABLE twins (
     record INTEGER NOT NULL REFERENCES records,
     UNIQUE (gateway, device, property)
 ) STRICT;
+CREATE TABLE usage (
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    hour INTEGER NOT NULL,
+    function TEXT NOT NULL,
+    device TEXT NOT NULL,
+    invocations INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    fuel INTEGER NOT NULL,
+    busy_ns INTEGER NOT NULL,
+    memory_peak INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    PRIMARY KEY (gateway, hour, function, device)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_by_hour ON usage (hour);
+CREATE TABLE metrics (
+    gateway INTEGER NOT NULL REFERENCES gateways,
+    hour INTEGER NOT NULL,
+    function TEXT NOT NULL,
+    name TEXT NOT NULL,
+    kind INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (gateway, hour, function, name, kind)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX metrics_by_hour ON metrics (hour);
 CREATE TABLE commands (
     gateway INTEGER NOT NULL REFERENCES gateways,
     number INTEGER NOT NULL,

@@ -157,6 +157,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         turn: turn.clone(),
         clock: clock.clone(),
         meter: meter.clone(),
+        tell_usage: config.tell_usage,
     };
     tasks.spawn(keeper.keep());
     let (link_sender, link) = watch::channel(None);

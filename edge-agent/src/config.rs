@@ -32,6 +32,8 @@ pub struct Config {
     pub retention: Retention,
     /// Whose functions may be deployed.
     pub deploy: Deploy,
+    /// How often the control plane is told what functions used.
+    pub tell_usage: Duration,
     /// Where the agent tells how it is, if anywhere.
     pub status: Option<SocketAddr>,
     /// Where functions answer requests, if anywhere.
@@ -197,6 +199,7 @@ impl Config {
                 Some(Deploy { trusted_keys: t.list("trusted_keys", 0..=16, key) })
             });
             let status = root.table("status", |t| Some(t.optional("listen", address())));
+            let usage = root.table("usage", |t| Some(t.optional("every_s", integer(1..=3_600)).unwrap_or(300)));
             let http = root.optional_table("http", http);
             let secrets = root.table("secrets", |t| Some(secrets::secrets(t, base)));
             let functions = root.tables("function", 0..=1_000, |t| {
@@ -213,6 +216,7 @@ impl Config {
                 cloud,
                 retention: retention?,
                 deploy: deploy?,
+                tell_usage: Duration::from_secs(usage?),
                 status: status?,
                 http,
                 secrets: secrets?,

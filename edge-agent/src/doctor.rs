@@ -133,6 +133,7 @@ mod tests {
                 uses: agent_store::Uses::Nothing,
                 event: Event::new(EventKind::Mqtt, "pump-7", "plant/7", *b"21.5", 0),
                 stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+                usage: Default::default(),
                 result,
             })
         };

@@ -1,5 +1,5 @@
-//! Keeps records that wait within their time and their room, as [`agent_core::retention`] decides, and deletes state whose time
-//! has ended.
+//! Keeps records that wait within their time and their room, as [`agent_core::retention`] decides; deletes state whose time has
+//! ended; and has the control plane told what functions used.
 //!
 //! A quota is a bound that is come back to, not one that is never passed: what is committed while a request is on its way
 //! comes on top.
@@ -10,6 +10,7 @@ use std::time::Duration;
 use agent_core::retention::Retention;
 use agent_store::{Reader, StoreError, Write};
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 
 use self::keeping::{Commit, Keeping};
 use crate::clock::Clock;
@@ -37,6 +38,9 @@ pub struct Keeper {
     pub clock: Clock,
     /// Is to be remembered now and then.
     pub meter: Meter,
+    /// How often the control plane is told what functions used. Whatever is not told yet when the agent ends is told when it
+    /// starts: nothing goes over the link any more at its end.
+    pub tell_usage: Duration,
 }
 
 impl Keeper {
@@ -47,12 +51,18 @@ impl Keeper {
             None => limits::KEEP_EVERY.1,
         };
         let mut keeping = Keeping::new(self.retention.clone());
+        let mut tell_at = Instant::now();
         let mut drops = Drops { writer: self.writer.clone(), turn: self.turn.clone() };
         loop {
             let now = self.clock.stamp();
             let powered = Write::Powered { boot: now.boot, monotonic_us: now.monotonic_us };
             // Where the store does not take it, it is being opened anew; then it is told again.
-            let _ = self.writer.write(vec![powered, self.meter.write()]).await;
+            let mut writes = vec![powered, self.meter.write()];
+            if Instant::now() >= tell_at {
+                writes.push(Write::TellUsage { stamp: now });
+                tell_at = Instant::now() + self.tell_usage;
+            }
+            let _ = self.writer.write(writes).await;
             if let Err(error) = keeping.round(&mut self.reader, now, &mut drops).await {
                 tracing::warn!("records that wait are not kept within their time and room: {error}");
             }
@@ -61,6 +71,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
+                () = tokio::time::sleep_until(tell_at) => {}
                 () = self.wakers.quotas.notified() => {}
             }
         }

@@ -21,5 +21,6 @@ pub mod meter;
 pub mod pipeline;
 pub mod plan;
 pub mod status;
+pub mod totals;
 pub mod triggers;
 pub mod uplink;

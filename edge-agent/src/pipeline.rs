@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::limits;
 use crate::plan::{Plan, Slot};
+use crate::totals::Totals;
 
 pub mod worker;
 pub mod writer;
@@ -63,6 +64,8 @@ pub struct Pipeline {
     writer: writer::Sender,
     /// What was counted.
     pub counters: Arc<Counters>,
+    /// What functions used and measured.
+    pub totals: Totals,
     /// The clocks.
     pub clock: Clock,
     /// What becomes of records that wait.
@@ -126,6 +129,7 @@ impl Pipeline {
             room: Arc::new(Semaphore::new(limits::EVENTS_IN_FLIGHT)),
             writer,
             counters,
+            totals: Totals::default(),
             clock,
             retention,
         })

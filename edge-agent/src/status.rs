@@ -1,21 +1,27 @@
-//! How the agent is, over HTTP: `GET /healthz` for a watchdog, `GET /status` for a person or a program.
+//! How the agent is, over HTTP: `GET /healthz` for a watchdog, `GET /status` for a person or a program, `GET /metrics` for
+//! Prometheus.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use agent_broker::{Handle, Stats};
 use agent_store::{FunctionUsage, Reader, StreamUsage};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use sync_protocol::fleet::FunctionReport;
+use sync_protocol::usage::{Counts, Histogram, Part};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::meter::Meter;
 use crate::pipeline::Pipeline;
+
+mod metrics;
 
 /// What the status is made of.
 #[derive(Debug)]
@@ -46,6 +52,7 @@ struct Status {
     messages: u64,
     resets: u64,
     functions: Vec<Function>,
+    usage: Vec<Usage>,
 }
 
 #[derive(Serialize)]
@@ -109,6 +116,32 @@ struct Function {
     state_bytes: u64,
 }
 
+// What a function used and measured since the agent started, as far as it is committed.
+#[derive(Serialize)]
+struct Usage {
+    function: String,
+    invocations: u64,
+    failed: u64,
+    fuel: u64,
+    busy_us: u64,
+    memory_peak_bytes: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    counters: BTreeMap<String, f64>,
+    observed: BTreeMap<String, Observed>,
+}
+
+#[derive(Serialize)]
+struct Observed {
+    count: u64,
+    sum: f64,
+    min: f64,
+    max: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+}
+
 /// Binds the address.
 ///
 /// # Errors
@@ -121,7 +154,11 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Answers until the agent ends.
 pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
-    let router = Router::new().route("/healthz", get(health)).route("/status", get(status)).with_state(sources);
+    let router = Router::new()
+        .route("/healthz", get(health))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(sources);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!("the status cannot be served any more: {error}");
     }
@@ -167,6 +204,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
         messages,
         resets: counters.resets.get(),
         functions,
+        usage: pipeline.totals.read().parts().iter().map(self::usage).collect(),
     }))
 }
 
@@ -176,6 +214,22 @@ struct Counted {
     states: Vec<FunctionUsage>,
     dead_letters: u64,
     messages: u64,
+}
+
+async fn metrics(State(sources): State<Arc<Sources>>) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let Counted { usage: streams, dead_letters, messages, .. } =
+        read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let numbers = metrics::Numbers {
+        uptime_s: sources.pipeline.clock.agent_uptime_s(),
+        in_flight: sources.pipeline.in_flight(),
+        link_bytes: sources.meter.read().bytes,
+        dead_letters,
+        messages,
+        streams: &streams,
+        broker: sources.broker.get().map(Handle::stats),
+    };
+    let page = metrics::page(&sources.pipeline.counters, &numbers, &sources.pipeline.totals.read());
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page))
 }
 
 fn read(sources: &Sources) -> Result<Counted, agent_store::StoreError> {
@@ -192,6 +246,32 @@ fn read(sources: &Sources) -> Result<Counted, agent_store::StoreError> {
 
 fn stream(usage: &StreamUsage) -> Stream {
     Stream { name: usage.name.to_string(), waiting: usage.records, bytes: usage.bytes }
+}
+
+fn usage(part: &Part) -> Usage {
+    let mut sum = Counts::default();
+    part.devices.values().for_each(|counts| sum.add(counts));
+    let observed = |values: &Histogram| Observed {
+        count: values.count(),
+        sum: values.sum(),
+        min: values.min(),
+        max: values.max(),
+        p50: values.quantile(0.5),
+        p90: values.quantile(0.9),
+        p99: values.quantile(0.99),
+    };
+    Usage {
+        function: part.function.clone(),
+        invocations: sum.invocations,
+        failed: sum.failed,
+        fuel: sum.fuel,
+        busy_us: sum.busy_ns / 1_000,
+        memory_peak_bytes: sum.memory_peak_bytes,
+        bytes_in: sum.bytes_in,
+        bytes_out: sum.bytes_out,
+        counters: part.counters.clone(),
+        observed: part.histograms.iter().map(|(name, values)| (name.clone(), observed(values))).collect(),
+    }
 }
 
 fn broker(stats: Stats) -> Broker {

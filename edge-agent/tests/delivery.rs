@@ -20,6 +20,7 @@ fn emit(function: FunctionId, priority: Priority) -> Write {
         uses: agent_store::Uses::Nothing,
         event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
         stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+        usage: Default::default(),
         result: OutcomeResult::Effects(vec![Effect::Emit { stream: "s".into(), body: b"1".to_vec(), priority }]),
     })
 }

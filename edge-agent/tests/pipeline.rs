@@ -21,6 +21,7 @@ use edge_agent::pipeline::writer::{self, Wakers};
 use edge_agent::plan::{Active, OnTrial, Plan, Slot, TrialEnd, Version};
 use function_package::Package;
 use sync_protocol::records::{Class, Entry, Reason, Tally};
+use sync_protocol::usage::Counts;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -219,6 +220,57 @@ fn a_flood_of_events_for_a_slow_function_leaves_room_for_others() {
     }
     stop.send(()).unwrap();
     flood.join().unwrap();
+    running.stop();
+}
+
+/// What a function's runs used, over all devices.
+fn used(running: &Running, function: &str) -> Counts {
+    let totals = running.pipeline.totals.read();
+    totals.parts().iter().find(|part| part.function == function).map(|part| part.devices[""]).unwrap_or_default()
+}
+
+#[test]
+fn every_run_is_metered_also_what_a_trial_ran_twice_and_no_duplicate() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path());
+    running.run("f", trusted(version(&traps_on_x())));
+    for (sequence, payload) in [(1, b"good"), (1, b"good"), (2, b"xxxx")] {
+        running.submit(sequence, payload).recv_timeout(DEADLINE).unwrap();
+    }
+    let before = used(&running, "f");
+    assert_eq!((before.invocations, before.failed, before.bytes_in), (2, 1, 8));
+    // The stream's name and the body of the run that emitted.
+    assert_eq!((before.bytes_out, before.memory_peak_bytes), (1 + 4, 65_536));
+    assert!(before.fuel > 0 && before.busy_ns > 0);
+    // The new version traps, and the previous one handles the event.
+    let (good, bad) = (Arc::new(version(&traps_on_x())), Arc::new(version("(i32.const 1)")));
+    running.run("f", Active { current: bad, trial: Some(OnTrial::new(Some(good), 7)) });
+    running.submit(3, b"more").recv_timeout(DEADLINE).unwrap();
+    let after = used(&running, "f");
+    assert_eq!((after.invocations, after.failed, after.bytes_in, after.bytes_out), (4, 2, 16, 10));
+    running.stop();
+}
+
+#[test]
+fn time_in_which_a_run_is_paused_for_others_is_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path());
+    running.run_all([("burner", burner(100_000_000)), ("other", burner(100_000_000))]);
+    let (burned, burns) = mpsc::channel();
+    let begun = std::time::Instant::now();
+    for device in ["one", "two", "three"] {
+        let burned = burned.clone();
+        let acknowledge = Box::new(move |_| burned.send(()).unwrap());
+        running.runtime.block_on(running.pipeline.submit(burning(device), acknowledge));
+    }
+    for _ in 0..3 {
+        burns.recv_timeout(DEADLINE).unwrap();
+    }
+    let took = begun.elapsed().as_nanos() as u64;
+    let [one, other] = ["burner", "other"].map(|function| used(&running, function));
+    assert_eq!((one.invocations, other.invocations, one.fuel), (3, 3, 300_000_000));
+    // Two workers have no more time than twice what passed.
+    assert!(one.busy_ns + other.busy_ns <= 2 * took, "{one:?} {other:?} in {took}");
     running.stop();
 }
 

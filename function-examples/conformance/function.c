@@ -48,6 +48,17 @@ static void respond(edge_bytes rest) {
     edge_respond(status, edge_made(&fields), rest);
 }
 
+static double measure(edge_bytes text) {
+    double number = 0;
+    if (!edge_number(text, &number)) {
+        edge_text why = {0};
+        edge_add(&why, EDGE("no number: "));
+        edge_add(&why, text);
+        edge_fail(edge_made(&why));
+    }
+    return number;
+}
+
 static int32_t digit(edge_bytes word) { return word.len == 1 ? word.at[0] - '0' : -1; }
 
 static void obey(const edge_event *event, edge_bytes line) {
@@ -99,6 +110,12 @@ static void obey(const edge_event *event, edge_bytes line) {
         edge_enqueue(queue, rest, delay_ms);
     } else if (edge_same(command, EDGE("respond"))) {
         respond(rest);
+    } else if (edge_same(command, EDGE("count"))) {
+        edge_bytes name = edge_cut(&rest, ' ');
+        edge_count(name, measure(rest));
+    } else if (edge_same(command, EDGE("observe"))) {
+        edge_bytes name = edge_cut(&rest, ' ');
+        edge_observe(name, measure(rest));
     } else if (edge_same(command, EDGE("log"))) {
         int32_t level = digit(edge_cut(&rest, ' '));
         edge_log(level, rest);

@@ -56,6 +56,12 @@ function obey(event: edge.Event, line: string): void {
   } else if (command == "respond") {
     const status = words.number(), name = words.next(), value = words.next();
     edge.respond(status, edge.utf8(words.rest), [new edge.Field(name, value)]);
+  } else if (command == "count") {
+    const name = words.next();
+    edge.count(name, measure(words.rest));
+  } else if (command == "observe") {
+    const name = words.next();
+    edge.observe(name, measure(words.rest));
   } else if (command == "log") {
     const level = words.number();
     edge.log(level, words.rest);
@@ -84,6 +90,12 @@ class Words {
   }
 
   number(): i32 { return I32.parseInt(this.next()); }
+}
+
+function measure(text: string): f64 {
+  const number = F64.parseFloat(text);
+  if (isNaN(number)) edge.fail("no number: " + text);
+  return number;
 }
 
 function answer(body: Uint8Array): void { edge.emit("answers", body); }

@@ -29,6 +29,8 @@ const Command = enum {
     publish,
     enqueue,
     respond,
+    count,
+    observe,
     log,
     logwith,
     twin,
@@ -89,6 +91,14 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
             const field: edge.Field = .{ .name = cut(&rest, ' '), .value = cut(&rest, ' ') };
             try edge.respond(status, &.{field}, rest);
         },
+        .count => {
+            const name = cut(&rest, ' ');
+            edge.count(name, measure(rest));
+        },
+        .observe => {
+            const name = cut(&rest, ' ');
+            edge.observe(name, measure(rest));
+        },
         .log => {
             const level = try number(u2, &rest);
             edge.log(@enumFromInt(level), rest);
@@ -115,6 +125,10 @@ fn cut(rest: *[]const u8, end: u8) []const u8 {
 
 fn number(T: type, rest: *[]const u8) !T {
     return std.fmt.parseInt(T, cut(rest, ' '), 10);
+}
+
+fn measure(text: []const u8) f64 {
+    return std.fmt.parseFloat(f64, text) catch edge.failWith("no number: {s}", .{text});
 }
 
 fn answer(body: []const u8) void {

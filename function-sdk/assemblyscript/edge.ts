@@ -46,6 +46,10 @@ declare function enqueue_(queue: usize, queue_len: i32, body: usize, body_len: i
 declare function respond_(status: u32, headers: usize, headers_len: i32, body: usize, body_len: i32): void;
 @external("edge_v1", "twin_report")
 declare function twin_report(name: usize, name_len: i32, value: usize, value_len: i32): void;
+@external("edge_v1", "count")
+declare function count_(name: usize, name_len: i32, value: f64): void;
+@external("edge_v1", "observe")
+declare function observe_(name: usize, name_len: i32, value: f64): void;
 @external("edge_v1", "log")
 declare function log_(level: i32, text: usize, text_len: i32): void;
 @external("edge_v1", "log_with")
@@ -192,6 +196,18 @@ export function respond(status: u32, body: Uint8Array, fields: Field[] = []): vo
 export function twinReport(name: string, value: Uint8Array): void {
   const n = utf8(name);
   twin_report(n.dataStart, n.length, value.dataStart, value.length);
+}
+
+/** Adds to a counter, which only grows. */
+export function count(name: string, value: f64): void {
+  const n = utf8(name);
+  count_(n.dataStart, n.length, value);
+}
+
+/** Adds a value to a distribution. */
+export function observe(name: string, value: f64): void {
+  const n = utf8(name);
+  observe_(n.dataStart, n.length, value);
 }
 
 export function log(level: i32, line: string): void {

@@ -51,6 +51,8 @@ EDGE_IMPORT(respond)
 void edge_import_respond(uint32_t status, const void *headers, size_t headers_len, const void *body, size_t body_len);
 EDGE_IMPORT(twin_report)
 void edge_import_twin_report(const void *name, size_t name_len, const void *value, size_t value_len);
+EDGE_IMPORT(count) void edge_import_count(const void *name, size_t name_len, double value);
+EDGE_IMPORT(observe) void edge_import_observe(const void *name, size_t name_len, double value);
 EDGE_IMPORT(log) void edge_import_log(int32_t level, const void *text, size_t text_len);
 EDGE_IMPORT(log_with)
 void edge_import_log_with(int32_t level, const void *text, size_t text_len, const void *fields, size_t fields_len);
@@ -237,6 +239,10 @@ static inline void edge_respond(uint32_t status, edge_bytes fields, edge_bytes b
 static inline void edge_twin_report(edge_bytes name, edge_bytes value) {
     edge_import_twin_report(name.at, name.len, value.at, value.len);
 }
+/* Adds to a counter, which only grows. */
+static inline void edge_count(edge_bytes name, double value) { edge_import_count(name.at, name.len, value); }
+/* Adds a value to a distribution. */
+static inline void edge_observe(edge_bytes name, double value) { edge_import_observe(name.at, name.len, value); }
 static inline void edge_log(int32_t level, edge_bytes text) { edge_import_log(level, text.at, text.len); }
 /* `fields`: names with values, made with edge_add_field. */
 static inline void edge_log_with(int32_t level, edge_bytes text, edge_bytes fields) {

@@ -237,6 +237,32 @@ impl<'e> Context<'e> {
         self.host.log_with(level, text.as_ref(), fields);
     }
 
+    /// Effect: adds to a counter, which belongs to the function and not to the partition. What it comes to in each hour is told
+    /// to the control plane.
+    ///
+    /// # Errors
+    /// The value is negative or not finite.
+    pub fn count(&mut self, name: &str, value: f64) -> Result {
+        if !value.is_finite() || value < 0.0 {
+            return Err(Error::new(format_args!("{value} cannot be added to the counter {name:?}; it only grows")));
+        }
+        self.host.count(name, value);
+        Ok(())
+    }
+
+    /// Effect: adds a value to a distribution of the function, of which the control plane shows number, sum, extremes and
+    /// percentiles for each hour.
+    ///
+    /// # Errors
+    /// The value is not finite.
+    pub fn observe(&mut self, name: &str, value: f64) -> Result {
+        if !value.is_finite() {
+            return Err(Error::new(format_args!("{value} cannot be observed as {name:?}: it is not finite")));
+        }
+        self.host.observe(name, value);
+        Ok(())
+    }
+
     /// A log line: something failed.
     pub fn error(&mut self, text: impl AsRef<str>) {
         self.host.log(LogLevel::Error, text.as_ref());

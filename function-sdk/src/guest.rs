@@ -31,6 +31,8 @@ mod imports {
         pub(super) fn enqueue(queue: *const u8, queue_len: usize, body: *const u8, body_len: usize, delay_ms: u32);
         pub(super) fn respond(status: u32, headers: *const u8, headers_len: usize, body: *const u8, body_len: usize);
         pub(super) fn twin_report(name: *const u8, name_len: usize, value: *const u8, value_len: usize);
+        pub(super) fn count(name: *const u8, name_len: usize, value: f64);
+        pub(super) fn observe(name: *const u8, name_len: usize, value: f64);
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
         pub(super) fn log_with(level: i32, text: *const u8, text_len: usize, fields: *const u8, fields_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
@@ -110,6 +112,16 @@ impl Host {
     pub(crate) fn twin_report(&mut self, name: &str, value: &[u8]) {
         // SAFETY: the gateway only reads from the two live slices.
         unsafe { imports::twin_report(name.as_ptr(), name.len(), value.as_ptr(), value.len()) }
+    }
+
+    pub(crate) fn count(&mut self, name: &str, value: f64) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::count(name.as_ptr(), name.len(), value) }
+    }
+
+    pub(crate) fn observe(&mut self, name: &str, value: f64) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::observe(name.as_ptr(), name.len(), value) }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

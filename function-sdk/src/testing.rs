@@ -89,6 +89,10 @@ pub struct Run {
     pub reported: Vec<Reported>,
     /// The answer to an HTTP request; none if the function gave none, which is answered with 204, or if the run failed.
     pub response: Option<Response>,
+    /// What was added to counters, in order: (name, value); nothing if the run failed.
+    pub counted: Vec<(String, f64)>,
+    /// What was observed, in order: (name, value); nothing if the run failed.
+    pub observed: Vec<(String, f64)>,
     /// Log lines, also of a failed run.
     pub logs: Vec<LogLine>,
 }
@@ -331,13 +335,14 @@ impl Gateway {
             }),
         };
         self.random = host.random;
-        let Host { logs, emitted, published, enqueued, reported, response, state, .. } = host;
+        let Host { logs, emitted, published, enqueued, reported, response, counted, observed, state, .. } = host;
         if result.is_err() {
             let (emitted, published, enqueued, reported) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            return Run { result, emitted, published, enqueued, reported, response: None, logs };
+            let (counted, observed) = (Vec::new(), Vec::new());
+            return Run { result, emitted, published, enqueued, reported, response: None, counted, observed, logs };
         }
         self.state.insert(partition, state);
-        Run { result, emitted, published, enqueued, reported, response, logs }
+        Run { result, emitted, published, enqueued, reported, response, counted, observed, logs }
     }
 
     /// A typed state value as the function would see it in the next event of this device and topic.

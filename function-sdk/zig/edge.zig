@@ -34,6 +34,8 @@ const imports = struct {
     extern "edge_v1" fn enqueue(queue: [*]const u8, queue_len: usize, body: [*]const u8, body_len: usize, delay_ms: u32) void;
     extern "edge_v1" fn respond(status: u32, headers: [*]const u8, headers_len: usize, body: [*]const u8, body_len: usize) void;
     extern "edge_v1" fn twin_report(name: [*]const u8, name_len: usize, value: [*]const u8, value_len: usize) void;
+    extern "edge_v1" fn count(name: [*]const u8, name_len: usize, value: f64) void;
+    extern "edge_v1" fn observe(name: [*]const u8, name_len: usize, value: f64) void;
     extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
     extern "edge_v1" fn log_with(level: i32, text: [*]const u8, text_len: usize, fields: [*]const u8, fields_len: usize) void;
     extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
@@ -256,6 +258,16 @@ fn encode(fields: []const Field) ![]const u8 {
 /// A property of the event's device has this value now.
 pub fn twinReport(name: []const u8, value: []const u8) void {
     imports.twin_report(name.ptr, name.len, value.ptr, value.len);
+}
+
+/// Adds to a counter, which only grows.
+pub fn count(name: []const u8, value: f64) void {
+    imports.count(name.ptr, name.len, value);
+}
+
+/// Adds a value to a distribution.
+pub fn observe(name: []const u8, value: f64) void {
+    imports.observe(name.ptr, name.len, value);
 }
 
 pub fn log(level: LogLevel, text: []const u8) void {

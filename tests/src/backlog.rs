@@ -101,6 +101,7 @@ fn fill(world: &World, waiting: u64) -> Result<()> {
             uses: Uses::Nothing,
             event: Event::new(EventKind::Mqtt, "thermostat", "sensors/thermostat/temperature", [], 0),
             stamp: Stamp { wall_us: 0, monotonic_us: number, boot: 1, synchronised: false },
+            usage: Default::default(),
             result: OutcomeResult::Effects(vec![Effect::Emit {
                 stream: STREAM.to_owned(),
                 body,

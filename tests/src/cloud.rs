@@ -1,5 +1,6 @@
 //! The control plane.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -75,6 +76,17 @@ impl Cloud {
     /// It does not answer, or one is damaged.
     pub fn records_of(&self, gateway: &str, stream: &str) -> Result<Vec<Record>> {
         self.query(&format!("gateway={gateway}&stream={stream}"))
+    }
+
+    /// How often each function ran for each device's events: by (function, device).
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn runs(&self) -> Result<BTreeMap<(String, String), u64>> {
+        let page: api::UsagePage = self.get("/usage?by=function,device&limit=1000")?;
+        let of =
+            |row: api::UsageRow| ((row.function.unwrap_or_default(), row.device.unwrap_or_default()), row.invocations);
+        Ok(page.usage.into_iter().map(of).collect())
     }
 
     /// What it knows of a gateway.

@@ -1,5 +1,6 @@
 //! The house that is tried: devices under load, a gateway, a control plane, and proxies between them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -83,7 +84,8 @@ impl<C: Passage, G: Passage> House<C, G> {
             operator.deploy(name, &format!("label:{LABEL}"))?;
         }
         let mut gateway = Gateway::new(world, "gateway", Inlet::Own, to_cloud.address(), &operator)?;
-        gateway.configure(settings)?;
+        // So that what is used is told while it is waited for.
+        gateway.configure(&format!("{settings}\n[usage]\nevery_s = 1\n"))?;
         gateway.start()?;
         gateway.wait_for_functions(&FUNCTIONS, DEADLINE)?;
         Ok((gateway, cloud, to_cloud))
@@ -174,7 +176,8 @@ impl<C, G> House<C, G> {
             report.expect(&of_device("acknowledged events"), account.published, account.acknowledged);
             report.expect(&of_device("records that no event can have"), 0, account.invented.len() as u64);
         }
-        self.judge_state(report)
+        self.judge_state(report)?;
+        self.judge_usage(report)
     }
 
     // Effects on state show in what later records are made of.
@@ -189,6 +192,26 @@ impl<C, G> House<C, G> {
         let other = counts.iter().filter(|count| count.body["events"] != COUNTS_EVERY).count() as u64;
         report.expect("counts", report.acknowledged / COUNTS_EVERY, counts.len() as u64);
         report.expect("counts of another number than 100", 0, other);
+        Ok(())
+    }
+
+    // Each event is one run of each function, however often it was begun.
+    fn judge_usage(&self, report: &mut Report) -> Result<()> {
+        let mut wanted = BTreeMap::new();
+        for summary in &self.ended {
+            for function in FUNCTIONS {
+                *wanted.entry((function.to_owned(), summary.device.clone())).or_default() += summary.published;
+            }
+        }
+        // What differs after the deadline differs.
+        let told = wait_until("what was used to be told", DEADLINE, || {
+            let found = self.cloud.runs()?;
+            ensure!(found == wanted, "{found:?} in place of {wanted:?}");
+            Ok(())
+        });
+        if let Err(error) = told {
+            report.wrong.push(format!("{error:#}"));
+        }
         Ok(())
     }
 

@@ -37,7 +37,11 @@ pub fn post(address: SocketAddr, path: &str, headers: &[(&str, String)], body: &
     Ok((status, answer.split_off(end + 4)))
 }
 
-fn get_text(address: SocketAddr, path: &str, token: Option<&str>) -> Result<String> {
+/// Asks for a path; the text of the answer.
+///
+/// # Errors
+/// There is no answer, or its status is not 200.
+pub fn get_text(address: SocketAddr, path: &str, token: Option<&str>) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();

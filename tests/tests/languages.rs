@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agent_core::effect::Response;
+use agent_core::effect::{Number, Response};
 use agent_core::{Effect, Event, Identity};
 use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Run, Secrets, TrapKind};
 use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
@@ -98,6 +98,14 @@ fn enqueue(delay_ms: u32, queue: &str, body: &str) -> Effect {
 fn respond(status: u16, (name, value): (&str, &str), body: &str) -> Effect {
     let headers = vec![(name.to_owned(), value.to_owned())];
     Effect::Respond(Response { status, headers, body: body.into() })
+}
+
+fn count(name: &str, value: f64) -> Effect {
+    Effect::Count { name: name.to_owned(), value: Number::new(value).unwrap() }
+}
+
+fn observe(name: &str, value: f64) -> Effect {
+    Effect::Observe { name: name.to_owned(), value: Number::new(value).unwrap() }
 }
 
 /// A new part of the contract is a command of the function, and a row here.
@@ -200,6 +208,11 @@ fn cases() -> Vec<Case> {
         ),
         done("respond 404 X-Why none no such pärt", [respond(404, ("x-why", "none"), "no such pärt")]),
         done("respond 599 x-empty  ", [respond(599, ("x-empty", ""), "")]),
+        done(
+            "count seen 1\ncount seen 0\ncount size.bytes_2 2.5",
+            [count("seen", 1.0), count("seen", 0.0), count("size.bytes_2", 2.5)],
+        ),
+        done("observe seen -21.5\nobserve seen 0", [observe("seen", -21.5), observe("seen", 0.0)]),
         done("log 0 broken\nlog 1 odd\nlog 2 hello wörld\nlog 3 ", []).logs([
             (LogLevel::Error, "broken"),
             (LogLevel::Warn, "odd"),
@@ -216,6 +229,9 @@ fn cases() -> Vec<Case> {
         failed("secret other", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("twin owner x", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("twin net* x", TrapKind::BadArgument, "no control characters and no \"*\""),
+        failed("count other 1", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("observe other 1", TrapKind::NotAllowed, "Add it to its permissions"),
+        failed("observe seen x", TrapKind::Failed, ": failed: no number: x"),
         failed("respond 99 a b c", TrapKind::BadArgument, "allowed is 200 to 599"),
         failed("respond 200 a: b c", TrapKind::BadArgument, "is no header field (RFC 9110, section 5)"),
         failed("publish 0 in/a x", TrapKind::NotAllowed, "Add it to its permissions"),

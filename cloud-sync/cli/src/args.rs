@@ -88,6 +88,10 @@ pub(crate) enum Command {
         /// For which one.
         shell: Shell,
     },
+    /// Shows what functions used: runs, fuel, time, memory, bytes.
+    Usage(Usage),
+    /// Shows what functions counted and observed.
+    Metrics(Metrics),
     /// Dead letters: events that a function could not handle.
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -217,6 +221,62 @@ pub(crate) struct Records {
     /// Shows all, and then what comes, until it is interrupted; with --json one record a line.
     #[arg(long, conflicts_with = "limit")]
     pub(crate) follow: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Usage {
+    /// Only that of this gateway, by its id.
+    #[arg(long)]
+    pub(crate) gateway: Option<String>,
+    /// Only that of this function.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    /// Only that of this device's events.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Only hours that begin at this time or later, by the gateways' clocks: 2026-11-03T10:00:00Z, or 7d for "7 days ago".
+    #[arg(long, value_parser = time::parse_moment)]
+    pub(crate) from: Option<u64>,
+    /// Only hours that begin before this time, in the same forms.
+    #[arg(long, value_parser = time::parse_moment)]
+    pub(crate) to: Option<u64>,
+    /// A row for each: some of hour, day, gateway, function and device, with commas.
+    #[arg(long, default_value = "function")]
+    pub(crate) by: String,
+    /// How many rows to show at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) limit: u32,
+    /// Where to go on: "next" of an earlier answer.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Metrics {
+    /// Only those of this gateway, by its id.
+    #[arg(long)]
+    pub(crate) gateway: Option<String>,
+    /// Only those of this function.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    /// Only the one of this name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Only hours that begin at this time or later, by the gateways' clocks: 2026-11-03T10:00:00Z, or 7d for "7 days ago".
+    #[arg(long, value_parser = time::parse_moment)]
+    pub(crate) from: Option<u64>,
+    /// Only hours that begin before this time, in the same forms.
+    #[arg(long, value_parser = time::parse_moment)]
+    pub(crate) to: Option<u64>,
+    /// A row for each, beside function and name: some of hour, day and gateway, with commas.
+    #[arg(long)]
+    pub(crate) by: Option<String>,
+    /// How many rows to show at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) limit: u32,
+    /// Where to go on: "next" of an earlier answer.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -59,7 +59,7 @@ fn fixtures(
 fn paint(kind: Kind) -> Paint {
     match kind {
         Kind::Emit | Kind::Publish => Paint::Good,
-        Kind::State => Paint::Dim,
+        Kind::State | Kind::Metric => Paint::Dim,
         Kind::Log | Kind::Note => Paint::Warn,
         Kind::Trap => Paint::Bad,
     }

@@ -243,7 +243,9 @@ impl Lane {
                 | Effect::Publish { .. }
                 | Effect::Enqueue { .. }
                 | Effect::Respond(_)
-                | Effect::TwinReport { .. } => continue,
+                | Effect::TwinReport { .. }
+                | Effect::Count { .. }
+                | Effect::Observe { .. } => continue,
             };
             *state_bytes += new.as_ref().map_or(0, |value| size(key, value));
             let old = match new {

@@ -17,6 +17,7 @@ mod show;
 mod source;
 mod time;
 mod twin;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -90,6 +91,8 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Streams => show::streams(&out, &connect()?.get("listing the streams", "/streams").await?),
         Command::Stats => show::stats(&out, &connect()?.get("asking for the fleet's numbers", "/stats").await?),
         Command::Completions { shell } => completions(&out, shell),
+        Command::Usage(wanted) => usage::usage(&out, &connect()?, wanted).await,
+        Command::Metrics(wanted) => usage::metrics(&out, &connect()?, wanted).await,
         Command::Dead(wanted) => dead::dead(&out, &connect()?, wanted).await,
         Command::Twin(TwinCommand::Show(wanted)) => twin::show(&out, &connect()?, wanted).await,
     }

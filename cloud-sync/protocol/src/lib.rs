@@ -40,6 +40,7 @@ pub mod fleet;
 pub mod frame;
 pub mod records;
 pub mod twin;
+pub mod usage;
 
 pub use compress::{ENCODING, compress, decompress};
 pub use frame::{CONTENT_TYPE, FrameError, MAX_BODY_BYTES, VERSION, decode, encode};

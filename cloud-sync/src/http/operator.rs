@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::limits::MAX_JSON_BYTES;
 use crate::secret;
 use crate::store::deployments::Change;
-use crate::store::{dead, deployments, enroll, functions, gaps, gateways, records, twins};
+use crate::store::{dead, deployments, enroll, functions, gaps, gateways, records, twins, usage};
 
 type Answer<T> = Result<Json<T>, Refused>;
 type AppState = State<Arc<App>>;
@@ -45,6 +45,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
             .route("/deployments", get(list_deployments).post(deploy).delete(undeploy))
             .route("/records", get(query_records))
             .route("/streams", get(list_streams))
+            .route("/usage", get(query_usage))
+            .route("/metrics", get(query_metrics))
             .route("/stats", get(stats)),
     )
 }
@@ -254,6 +256,16 @@ async fn query_records(State(app): AppState, _: Operator, uri: Uri) -> Answer<ap
 
 async fn list_streams(State(app): AppState, _: Operator) -> Answer<api::Streams> {
     Ok(Json(app.db.read(Reader::Operators, records::streams).await?))
+}
+
+async fn query_usage(State(app): AppState, _: Operator, uri: Uri) -> Answer<api::UsagePage> {
+    let query: api::UsageQuery = read_query(&uri)?;
+    Ok(Json(app.db.read(Reader::Operators, move |db| usage::page(db, &query)).await?))
+}
+
+async fn query_metrics(State(app): AppState, _: Operator, uri: Uri) -> Answer<api::MetricPage> {
+    let query: api::MetricQuery = read_query(&uri)?;
+    Ok(Json(app.db.read(Reader::Operators, move |db| usage::metrics(db, &query)).await?))
 }
 
 async fn stats(State(app): AppState, _: Operator) -> Answer<api::Stats> {

@@ -11,6 +11,7 @@ mod paging;
 pub(crate) mod records;
 mod sums;
 pub(crate) mod twins;
+pub(crate) mod usage;
 
 use sync_protocol::records::{Gone, Tally};
 

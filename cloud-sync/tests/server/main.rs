@@ -9,4 +9,5 @@ mod operator;
 mod process;
 mod records;
 mod twins;
+mod usage;
 mod world;

@@ -58,6 +58,39 @@ pub enum Effect {
         /// Any bytes.
         value: Vec<u8>,
     },
+    /// Add to a counter of the function.
+    Count {
+        /// The counter.
+        name: String,
+        /// How much; not negative.
+        value: Number,
+    },
+    /// Add a value to a distribution of the function.
+    Observe {
+        /// The distribution.
+        name: String,
+        /// The value.
+        value: Number,
+    },
+}
+
+/// A finite number, so that equal effects are equal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Number(f64);
+
+// All that is not equal to itself is kept out.
+impl Eq for Number {}
+
+impl Number {
+    /// The number; `None` if it is infinite or none.
+    pub fn new(value: f64) -> Option<Self> {
+        value.is_finite().then_some(Self(value))
+    }
+
+    /// As it came.
+    pub const fn get(self) -> f64 {
+        self.0
+    }
 }
 
 /// The answer to an HTTP request.

@@ -71,6 +71,8 @@ pub struct Run {
     pub fuel: u64,
     /// Bytes of memory at the end; memory never shrinks, so this is also the most it had.
     pub memory_bytes: usize,
+    /// Bytes of its effects, as the limit `output_bytes` counts them; 0 if none are to be done.
+    pub bytes_out: u64,
     /// What it logged, in order, whatever the outcome.
     pub logs: Vec<LogLine>,
     /// Log lines that were dropped or cut short because of the limits.
@@ -147,6 +149,7 @@ impl Function {
         let memory_bytes = own + store.data().kernel.size();
         let left = fuel_left(&store);
         let host = store.into_data();
+        let bytes_out = if ended.is_ok() { host.output_bytes as u64 } else { 0 };
         let outcome = match ended {
             Ok(()) => Outcome::Done(host.effects),
             Err(End::Failed(trap)) => Outcome::Failed(trap),
@@ -155,7 +158,7 @@ impl Function {
         // The instruction that could not be paid for was not taken from the fuel; all of it counts as used.
         let left = if matches!(&outcome, Outcome::Failed(trap) if trap.kind == TrapKind::OutOfFuel) { 0 } else { left };
         let fuel = self.0.shared.limits.fuel - left;
-        Run { outcome, fuel, memory_bytes, logs: host.logs, logs_dropped: host.logs_dropped }
+        Run { outcome, fuel, memory_bytes, bytes_out, logs: host.logs, logs_dropped: host.logs_dropped }
     }
 
     /// Instantiates once, to see whether it can be.

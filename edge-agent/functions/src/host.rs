@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
-use agent_core::effect::Response;
+use agent_core::effect::{Number, Response};
 use agent_core::topic::check_topic;
 use agent_core::{Effect, Effects};
 use function_abi::{Attributes, LogLevel, Priority, PublishFlags};
@@ -111,7 +111,7 @@ pub(crate) struct Host {
     pub(crate) kernel: Kernel,
     /// For each key that this run wrote, the effect that holds the latest value.
     written: BTreeMap<Vec<u8>, usize>,
-    output_bytes: usize,
+    pub(crate) output_bytes: usize,
     log_bytes: usize,
     table_elements: usize,
     refused_bytes: Option<usize>,
@@ -379,6 +379,45 @@ impl Host {
         self.admit("twin_report", name.len() + value.len())?;
         self.effects.push(Effect::TwinReport { name: name.to_owned(), value: value.to_vec() });
         Ok(())
+    }
+
+    /// `count`.
+    pub(crate) fn count(&mut self, name: &[u8], value: f64) -> Result<(), Stop> {
+        let (name, value) = self.measured("count", name, value)?;
+        if value.get() < 0.0 {
+            let value = value.get();
+            return stop(
+                TrapKind::BadArgument,
+                format!("count: {value} for {name:?}: a counter only grows; observe what may fall"),
+            );
+        }
+        self.effects.push(Effect::Count { name, value });
+        Ok(())
+    }
+
+    /// `observe`.
+    pub(crate) fn observe(&mut self, name: &[u8], value: f64) -> Result<(), Stop> {
+        let (name, value) = self.measured("observe", name, value)?;
+        self.effects.push(Effect::Observe { name, value });
+        Ok(())
+    }
+
+    fn measured(&mut self, import: &str, name: &[u8], value: f64) -> Result<(String, Number), Stop> {
+        let name = text(import, "name", name)?;
+        if !self.shared.permissions.may_measure(name) {
+            let allowed = list(self.shared.permissions.metrics.iter());
+            let name = shown(name.as_bytes());
+            return stop(
+                TrapKind::NotAllowed,
+                format!("{import}: it has no metric {name}; allowed: {allowed}. Add it to its permissions"),
+            );
+        }
+        let Some(number) = Number::new(value) else {
+            return stop(TrapKind::BadArgument, format!("{import}: {value} for {name:?} is no finite number"));
+        };
+        let name = name.to_owned();
+        self.admit(import, name.len() + size_of::<f64>())?;
+        Ok((name, number))
     }
 
     /// `log` and `log_with`. What is too much is dropped and counted: a function that says too much has not failed. Fields

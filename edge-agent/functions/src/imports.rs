@@ -11,8 +11,9 @@ use crate::fuel::{BYTES_PER_UNIT, PER_CALL};
 use crate::host::{Answer, Host, Stop};
 use crate::trap::TrapKind;
 
-/// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one.
-pub const IMPORTS: [(&str, usize, bool); 16] = [
+/// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one. Those
+/// in [`WITH_NUMBER`] take an f64 after these.
+pub const IMPORTS: [(&str, usize, bool); 18] = [
     ("config_get", 4, true),
     ("secret_get", 4, true),
     ("state_get", 4, true),
@@ -26,10 +27,15 @@ pub const IMPORTS: [(&str, usize, bool); 16] = [
     ("enqueue", 5, false),
     ("respond", 5, false),
     ("twin_report", 4, false),
+    ("count", 2, false),
+    ("observe", 2, false),
     ("log", 3, false),
     ("log_with", 5, false),
     ("fail", 2, false),
 ];
+
+/// The imports whose last parameter is an f64.
+pub const WITH_NUMBER: [&str; 2] = ["count", "observe"];
 
 type Env<'a> = Caller<'a, Host>;
 
@@ -130,6 +136,14 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                 })
             },
         )?
+        .func_wrap(NAMESPACE, "count", |mut env: Env<'_>, name: u32, name_len: u32, value: f64| {
+            with(&mut env, "count", [("name", name, name_len)], |host, memory, [name]| host.count(&memory[name], value))
+        })?
+        .func_wrap(NAMESPACE, "observe", |mut env: Env<'_>, name: u32, name_len: u32, value: f64| {
+            with(&mut env, "observe", [("name", name, name_len)], |host, memory, [name]| {
+                host.observe(&memory[name], value)
+            })
+        })?
         .func_wrap(NAMESPACE, "log", |mut env: Env<'_>, level: i32, text: u32, text_len: u32| {
             with(&mut env, "log", [("text", text, text_len)], |host, memory, [text]| {
                 host.log("log", level, &memory[text], &[])

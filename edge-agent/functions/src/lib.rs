@@ -36,7 +36,7 @@ mod trap;
 pub use error::{LoadCause, LoadError};
 pub use function::{Function, LogLine, Outcome, ReadError, Reads, Run};
 pub use function_package::{Extism, ExtismInput};
-pub use imports::IMPORTS;
+pub use imports::{IMPORTS, WITH_NUMBER};
 pub use limits::Limits;
 pub use load::Engine;
 pub use permissions::{MAX_STREAM_BYTES, Permissions, StreamError, StreamPattern, check_stream};

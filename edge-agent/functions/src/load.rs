@@ -11,7 +11,7 @@ use crate::error::{LoadCause, LoadError};
 use crate::extism;
 use crate::function::Function;
 use crate::host::{Host, Shared};
-use crate::imports::{IMPORTS, link};
+use crate::imports::{IMPORTS, WITH_NUMBER, link};
 use crate::limits::Limits;
 use crate::scan::Scan;
 use crate::secrets::Secrets;
@@ -165,7 +165,11 @@ fn check_imports(module: &Module) -> Result<(), LoadCause> {
         let Some((_, params, answers)) = IMPORTS.iter().find(|known| known.0 == name) else {
             return Err(LoadCause::UnknownImport { name, ours });
         };
-        check_import(name, i32_function(*params, *answers), import.ty())?;
+        let number = WITH_NUMBER.contains(&name.as_str()).then_some(ValType::F64);
+        let mut types = vec![ValType::I32; *params];
+        types.extend(number);
+        let wanted = FuncType::new(types, vec![ValType::I32; usize::from(*answers)]);
+        check_import(name, wanted, import.ty())?;
     }
     Ok(())
 }

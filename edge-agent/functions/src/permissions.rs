@@ -19,6 +19,8 @@ pub struct Permissions {
     pub secrets: Vec<String>,
     /// Properties of devices that it may report; a `*` at the end stands for any rest.
     pub twin: Vec<String>,
+    /// Names under which it may count and observe.
+    pub metrics: Vec<String>,
 }
 
 impl Permissions {
@@ -32,6 +34,10 @@ impl Permissions {
 
     pub(crate) fn may_report(&self, name: &str) -> bool {
         self.twin.iter().any(|pattern| pattern_matches(pattern, name))
+    }
+
+    pub(crate) fn may_measure(&self, name: &str) -> bool {
+        self.metrics.iter().any(|allowed| allowed == name)
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {

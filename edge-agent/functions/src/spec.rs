@@ -77,8 +77,15 @@ fn topic(manifest: &Manifest) -> Option<&str> {
 fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
-    let (queues, secrets) = (manifest.allow.queues.clone(), manifest.allow.secrets.clone());
-    Ok(Permissions { streams, publish, queues, secrets, twin: manifest.allow.twin.clone() })
+    let allow = &manifest.allow;
+    Ok(Permissions {
+        streams,
+        publish,
+        queues: allow.queues.clone(),
+        secrets: allow.secrets.clone(),
+        twin: allow.twin.clone(),
+        metrics: allow.metrics.clone(),
+    })
 }
 
 fn limits(manifest: &Manifest) -> Limits {

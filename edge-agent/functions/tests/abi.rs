@@ -66,7 +66,8 @@ fn the_imports_on_the_page_are_those_of_the_runtime() {
     let rows = table(section("The imports"), "import");
     let mut module = String::from("(module");
     for row in &rows {
-        let params = "i32 ".repeat(row[1].split(' ').filter(|name| !name.is_empty()).count());
+        let params = row[1].split(' ').filter(|name| !name.is_empty());
+        let params: String = params.map(|name| if name == "number" { "f64 " } else { "i32 " }).collect();
         let answer = if row[2].contains("-1") { "(result i32)" } else { "" };
         module += &format!("(import \"edge_v1\" \"{}\" (func (param {params}) {answer}))\n", row[0]);
     }

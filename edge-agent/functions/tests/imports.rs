@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use agent_core::Effect;
-use agent_core::effect::Response;
+use agent_core::effect::{Number, Response};
 use agent_functions::{Engine, LogLine, Outcome, TrapKind};
 use common::{Broken, State, data, effects, event, guest, guest_with, load, run, spec, trap, trap_of};
 use function_abi::{Attributes, EventHeader, LogLevel, Priority, PublishFlags};
@@ -489,4 +489,44 @@ fn the_state_of_a_function_has_a_bound() {
     assert_eq!(ends(&(put(0, 8) + &put(0, 1) + &put(1, 8)), &[]), (None, 1));
     assert_eq!(ends(&(delete.to_owned() + &put(1, 8)), &[(b"a", b"12345678")]), (None, 3));
     assert!(ends(&put(1, 8), &[(b"a", b"12345678")]).0.is_some());
+}
+
+#[test]
+fn what_is_counted_is_finite_and_allowed_and_counters_only_grow() {
+    let fields = [data(0, b"m"), data(10, b"other")].concat();
+    let measure = |import: &str, at: u32, len: u32, number: &str| {
+        format!("(call ${import} (i32.const {at}) (i32.const {len}) (f64.const {number}))")
+    };
+    let all = [measure("count", 0, 1, "2.5"), measure("observe", 0, 1, "-3"), measure("count", 0, 1, "0")].concat();
+    let number = |value| Number::new(value).unwrap();
+    let ran = run(&load(&guest_with(&fields, &all)));
+    assert_eq!(ran.bytes_out, 3 * (1 + 8));
+    assert_eq!(
+        effects(ran),
+        [
+            Effect::Count { name: "m".into(), value: number(2.5) },
+            Effect::Observe { name: "m".into(), value: number(-3.0) },
+            Effect::Count { name: "m".into(), value: number(0.0) },
+        ]
+    );
+    for (import, number, why) in [
+        ("count", "-1", "count: -1 for \"m\": a counter only grows"),
+        ("count", "nan", "is no finite number"),
+        ("count", "inf", "is no finite number"),
+        ("observe", "-inf", "observe: -inf for \"m\" is no finite number"),
+    ] {
+        let refused = trap_of(&fields, &measure(import, 0, 1, number));
+        assert_eq!(refused.kind, TrapKind::BadArgument, "{refused}");
+        assert!(refused.message.contains(why), "{refused}");
+    }
+    for import in ["count", "observe"] {
+        for (at, len) in [(10, 5), (0, 0), (0, 2)] {
+            let refused = trap_of(&fields, &measure(import, at, len, "1"));
+            assert_eq!(refused.kind, TrapKind::NotAllowed, "{refused}");
+            assert!(refused.message.contains("allowed: \"m\""), "{refused}");
+        }
+    }
+    // A failed run counts nothing.
+    let failing = [measure("count", 0, 1, "1"), "unreachable".to_owned()].concat();
+    assert_eq!(run(&load(&guest_with(&fields, &failing))).bytes_out, 0);
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use agent_core::backoff::retry_after_ms;
 use agent_core::dedup::{BOOTS, Seen, Verdict as Known, WINDOW};
@@ -14,6 +15,7 @@ use agent_core::state::expiry_us;
 use agent_core::{Effect, Event, StateValue};
 use agent_functions::{LogLine, Outcome, ReadError, Reads, Run, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
+use sync_protocol::usage::Counts;
 
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
@@ -39,8 +41,8 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn serve(&mut self, turn: Turn<Job>) {
         let Turn { lane, job, mut memory } = turn;
-        let mut fuel = Fuel::default();
-        match handle(self, lane, &job, &mut memory, &mut fuel) {
+        let mut taken = Taken::default();
+        match handle(self, lane, &job, &mut memory, &mut taken) {
             Ok(mut result) => {
                 let pipeline = self.pipeline;
                 if let Ended::Done(effects) = &mut result {
@@ -50,12 +52,13 @@ impl Worker<'_> {
                     job.event.event.identity.as_ref().filter(|_| result.marks()).and_then(|identity| {
                         Some((identity.source.clone(), memory.seen(&identity.source)?.to_bytes()))
                     });
-                pipeline.writer.finished(Finished::new(lane, job, seen, result, pipeline.clock.stamp()));
+                let stamp = pipeline.clock.stamp();
+                pipeline.writer.finished(Finished::new(lane, job, seen, result, stamp, taken.usage));
             }
             Err(error) => self.pipeline.writer.abandoned(error),
         }
         // After the outcome is with the writer: a later run of this lane must not overtake it.
-        self.pipeline.done(lane, memory, fuel.unsaid());
+        self.pipeline.done(lane, memory, taken.unsaid());
     }
 
     fn next_seed(&mut self) -> u64 {
@@ -64,17 +67,19 @@ impl Worker<'_> {
     }
 }
 
-/// What the runs for an event took so far, and how much of it the lanes were told.
+/// What the runs for an event took so far, and how much fuel of it the lanes were told.
 #[derive(Default)]
-struct Fuel {
-    // Of the runs that are over.
-    over: u64,
+struct Taken {
+    // By the runs that are over.
+    usage: Counts,
     said: u64,
+    // Time in which they were paused, for others.
+    away: Duration,
 }
 
-impl Fuel {
+impl Taken {
     fn unsaid(&self) -> u64 {
-        self.over.saturating_sub(self.said)
+        self.usage.fuel.saturating_sub(self.said)
     }
 }
 
@@ -83,7 +88,7 @@ fn handle(
     lane: LaneId,
     job: &Job,
     memory: &mut Memory,
-    fuel: &mut Fuel,
+    taken: &mut Taken,
 ) -> Result<Ended, Abandoned> {
     let pipeline = worker.pipeline;
     let seed = worker.next_seed();
@@ -124,7 +129,7 @@ fn handle(
         }
     }
     let time_us = event.time_us;
-    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, time_us, fuel };
+    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, time_us, taken };
     let ran = match run(&active.current, event, &mut reads, seed)? {
         Ok(done) => {
             judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
@@ -165,7 +170,9 @@ fn handle(
                     Effect::Emit { .. }
                     | Effect::Publish { .. }
                     | Effect::Enqueue { .. }
-                    | Effect::TwinReport { .. } => {}
+                    | Effect::TwinReport { .. }
+                    | Effect::Count { .. }
+                    | Effect::Observe { .. } => {}
                 }
             }
             Ended::Done(effects)
@@ -197,8 +204,18 @@ fn run(
     reads: &mut LaneReads<'_, '_>,
     seed: u64,
 ) -> Result<Result<agent_core::Effects, Trap>, Abandoned> {
-    let Run { outcome, logs, fuel, .. } = version.function.run(event, reads, seed);
-    reads.fuel.over += fuel;
+    let (began, away) = (Instant::now(), reads.taken.away);
+    let Run { outcome, fuel, memory_bytes, bytes_out, logs, .. } = version.function.run(event, reads, seed);
+    let busy = began.elapsed().saturating_sub(reads.taken.away - away);
+    reads.taken.usage.add(&Counts {
+        invocations: 1,
+        failed: u64::from(matches!(outcome, Outcome::Failed(_))),
+        fuel,
+        busy_ns: u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX),
+        memory_peak_bytes: memory_bytes as u64,
+        bytes_in: bytes_in(event),
+        bytes_out,
+    });
     for line in logs {
         log(version.function.name(), &event.device, &line);
     }
@@ -207,6 +224,12 @@ fn run(
         Outcome::Failed(trap) => Ok(Err(trap)),
         Outcome::Abandoned(ReadError(error)) => Err(error),
     }
+}
+
+// Payload and attributes.
+fn bytes_in(event: &Event) -> u64 {
+    let attributes = event.attributes.iter().map(|(name, value)| name.len() + value.len());
+    (event.payload.len() + attributes.sum::<usize>()) as u64
 }
 
 fn log(function: &str, device: &str, line: &LogLine) {
@@ -242,7 +265,7 @@ struct LaneReads<'a, 'w> {
     function: FunctionId,
     partition: &'a str,
     time_us: u64,
-    fuel: &'a mut Fuel,
+    taken: &'a mut Taken,
 }
 
 impl Reads for LaneReads<'_, '_> {
@@ -282,14 +305,16 @@ impl Reads for LaneReads<'_, '_> {
         if self.worker.paused == limits::PAUSED_RUNS {
             return;
         }
-        let taken = self.fuel.over + fuel;
-        let mut news = taken.saturating_sub(self.fuel.said);
-        self.fuel.said = taken;
+        let began = Instant::now();
+        let all = self.taken.usage.fuel + fuel;
+        let mut news = all.saturating_sub(self.taken.said);
+        self.taken.said = all;
         self.worker.paused += 1;
         while let Some(turn) = self.worker.pipeline.next_before(self.lane, std::mem::take(&mut news)) {
             self.worker.serve(turn);
         }
         self.worker.paused -= 1;
+        self.taken.away += began.elapsed();
     }
 }
 

@@ -12,6 +12,7 @@ use agent_core::{Backoff, Effects};
 use agent_store::{Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write};
 use sync_protocol::dead::INLET;
 use sync_protocol::records::Stamp;
+use sync_protocol::usage::Counts;
 use tokio::sync::{Notify, oneshot};
 
 use super::{InFlight, Job, Pipeline};
@@ -73,18 +74,27 @@ pub struct Finished {
     seen: Option<(Arc<str>, Vec<u8>)>,
     ended: Ended,
     stamp: Stamp,
+    usage: Counts,
 }
 
 impl Finished {
-    /// A run of a function.
-    pub fn new(lane: LaneId, job: Job, seen: Option<(Arc<str>, Vec<u8>)>, ended: Ended, stamp: Stamp) -> Self {
-        Self { run: Some((lane, job.slot)), partition: job.partition, event: job.event, seen, ended, stamp }
+    /// What came of giving an event to a function, and what its runs for that used.
+    pub fn new(
+        lane: LaneId,
+        job: Job,
+        seen: Option<(Arc<str>, Vec<u8>)>,
+        ended: Ended,
+        stamp: Stamp,
+        usage: Counts,
+    ) -> Self {
+        Self { run: Some((lane, job.slot)), partition: job.partition, event: job.event, seen, ended, stamp, usage }
     }
 
     /// An event that no function was given, for it cannot be handled.
     pub fn refused(event: Arc<InFlight>, reason: String, stamp: Stamp) -> Self {
         let ended = Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new() });
-        Self { run: None, partition: "".into(), event, seen: None, ended, stamp }
+        let usage = Counts::default();
+        Self { run: None, partition: "".into(), event, seen: None, ended, stamp, usage }
     }
 
     // What is to be written of it; what it holds for that is taken out.
@@ -116,6 +126,7 @@ impl Finished {
             uses: self.event.origin.uses.clone(),
             event: self.event.event.clone(),
             stamp: self.stamp,
+            usage: self.usage,
             result,
         })
     }
@@ -216,6 +227,7 @@ pub fn write(pipeline: &Pipeline, wakers: &Wakers, mut store: Store, dir: &Path,
                 backoff.succeeded();
                 leftover = committed.leftover;
                 guard(pipeline, wakers, &mut store);
+                pipeline.totals.add(store.counted());
                 group.settle(pipeline, wakers, &committed);
             }
             Err(error) => {

@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, OptionalExtension, Transaction};
 use sync_protocol::dead::{Action, Command, INLET, Note, Payload, Resolved, STREAM, What};
 use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
 use sync_protocol::twin;
+use sync_protocol::usage::{self, Histogram};
 
 use crate::error::Cause;
 use crate::functions::Functions;
@@ -17,6 +18,7 @@ use crate::rows::Emitter;
 use crate::store::{EXPIRE_ROWS, Position, TRIM_BYTES, TRIM_ROWS};
 use crate::streams::Streams;
 use crate::tiles::{self, Run, Tiles};
+use crate::usage::Metering;
 use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Uses, Write};
 use crate::{boots, letters, messages, rows, schema};
 
@@ -25,6 +27,7 @@ pub(crate) struct Changed<'a> {
     pub(crate) position: &'a mut Position,
     pub(crate) streams: &'a mut Streams,
     pub(crate) functions: &'a mut Functions,
+    pub(crate) metering: &'a mut Metering,
     pub(crate) scratch: &'a mut Vec<u8>,
 }
 
@@ -36,6 +39,7 @@ pub(crate) struct Group<'a> {
     position: &'a mut Position,
     streams: &'a mut Streams,
     functions: &'a mut Functions,
+    metering: &'a mut Metering,
     scratch: &'a mut Vec<u8>,
     before: Position,
     size: CachedStatement<'a>,
@@ -53,7 +57,7 @@ impl<'a> Group<'a> {
         transaction: &'a Transaction<'a>,
         epoch: StoreEpoch,
         refused: &'a Refused,
-        Changed { position, streams, functions, scratch }: Changed<'a>,
+        Changed { position, streams, functions, metering, scratch }: Changed<'a>,
     ) -> Result<Self, Cause> {
         let record = |class| transaction.prepare_cached(tiles::sql(class).insert);
         Ok(Self {
@@ -82,6 +86,7 @@ impl<'a> Group<'a> {
             position,
             streams,
             functions,
+            metering,
             scratch,
         })
     }
@@ -126,6 +131,10 @@ impl<'a> Group<'a> {
             }
             Write::Scheduled(scheduled) => scheduled.store(self.transaction),
             Write::StateEnded { time_us } => self.state_ended(*time_us),
+            Write::TellUsage { stamp } => {
+                self.metering.tell = Some(*stamp);
+                Ok(())
+            }
             Write::Command { command, stamp } => self.command(command, *stamp),
             Write::Deployment(function, Some(deployment)) => {
                 rows::write_deployment(self.scratch, deployment);
@@ -180,6 +189,11 @@ impl<'a> Group<'a> {
                 self.tell(&outcome.into(), &Note::new(self.epoch, id, What::Dead(Box::new(letter))))?;
             }
         }
+        if outcome.usage.invocations > 0 {
+            let hour = usage::hour(outcome.stamp.wall_us);
+            self.metering.group.ran(hour, &outcome.function_name, &outcome.event.device, &outcome.usage);
+            self.metering.ran = Some(outcome.stamp);
+        }
         if let Some((source, value)) = &outcome.seen {
             let (FunctionId(function), partition) = (outcome.function, &*outcome.partition);
             let checksum = rows::keyed_checksum(function, partition, source.as_bytes(), value);
@@ -227,6 +241,18 @@ impl<'a> Group<'a> {
                 );
                 let due_us = outcome.stamp.wall_us.saturating_add(u64::from(*delay_ms) * 1_000);
                 self.put_message(None, queue, due_us, 0, &event)
+            }
+            Effect::Count { name, value } => {
+                let hour = usage::hour(outcome.stamp.wall_us);
+                self.metering.group.count(hour, &outcome.function_name, name, value.get());
+                Ok(())
+            }
+            Effect::Observe { name, value } => {
+                if let Some(values) = Histogram::of(value.get()) {
+                    let hour = usage::hour(outcome.stamp.wall_us);
+                    self.metering.group.observe(hour, &outcome.function_name, name, &values);
+                }
+                Ok(())
             }
             // Given by whoever waits for it, after the commit.
             Effect::Respond(_) => Ok(()),
@@ -297,6 +323,13 @@ impl<'a> Group<'a> {
     /// Tells the control plane what happened to a dead letter.
     fn tell(&mut self, emitter: &Emitter<'_>, note: &Note) -> Result<(), Cause> {
         self.emit(Class::High, emitter, STREAM, &letters::body(note))
+    }
+
+    /// Stores what functions used and measured, and tells the control plane if it is time.
+    fn put_usage(&mut self) -> Result<(), Cause> {
+        let Some(told) = self.metering.store(self.transaction, self.scratch)? else { return Ok(()) };
+        let emitter = Emitter { function: "", event: &letters::nobody(), stamp: told.stamp };
+        told.bodies.iter().try_for_each(|body| self.emit(Class::High, &emitter, usage::STREAM, body))
     }
 
     /// Does once what the control plane asks for.
@@ -389,6 +422,7 @@ impl<'a> Group<'a> {
 
     /// Stores the marks that moved, and deletes what is done with.
     pub(crate) fn finish(mut self) -> Result<(), Cause> {
+        self.put_usage()?;
         for class in Class::ALL {
             self.put_refused(class)?;
         }

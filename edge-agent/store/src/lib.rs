@@ -22,6 +22,7 @@
 //! | `deployments` | what runs of a function | function's name |
 //! | `missing` | a range of a queue that is lost for good | number |
 //! | `messages` | an event that waits to be given to a function | id |
+//! | `usage` | what the runs of a commit, or of many, used and measured | number |
 //! | `schedules` | up to which moment a schedule was served | function, schedule |
 //!
 //! Each class of records keeps its gapless sequence until the control plane knows of every one of them. A record that is
@@ -29,6 +30,8 @@
 //! record that was delivered before others that still wait leaves its sequence in a run that is settled.
 //!
 //! What a device is said to be becomes a record of the stream `@twin`. Each dead letter is told of by two records of the stream `@dead`, in the transactions that store and that end it.
+//!
+//! What functions used and measured is added up in `usage` until records of the stream `@usage` take the place of its rows.
 //!
 //! `condemned` is there while a damaged store is being replaced, `quarantine-N` holds the files of one that was.
 //!
@@ -45,7 +48,7 @@
 //! handed over once more in the same case, and the gateway's own events that come of publishes have the epoch in their
 //! identity, so a function may handle them a second time. Where a source's handled events are lost, a retry of them has
 //! its effects again. A value of state that is lost is gone, and the function finds none. Commits that touched no queue
-//! (state alone, dead letters, deployments) leave no trace in `lock`, so that losing just these goes unnoticed; so does
+//! (state alone, dead letters, deployments, usage) leave no trace in `lock`, so that losing just these goes unnoticed; so does
 //! the loss of the last commits when a power cut took the newest note in `lock` along, which is not synced.
 //!
 //! # Invariants
@@ -58,7 +61,7 @@
 //! - **The mark counts, not the rows.** What lies at or below a mark is never handed out again, even if its row is
 //!   still there: rows are deleted a bounded number for each commit.
 //! - **A flipped bit is seen.** SQLite does not notice one inside a value. Every value has a CRC-32 (IEEE) beside it, for
-//!   everything but single items of the queues, the dead letters and `missing` over the key as well, that is verified whenever the row
+//!   everything but single items of the queues, the dead letters, `missing` and `usage` over the key as well, that is verified whenever the row
 //!   is read. A row that fails is an error which names it; it is never skipped unless [`Write::Lost`] says so, which
 //!   leaves a row in `missing`. Names in `functions` are compared with their index
 //!   on opening.
@@ -84,6 +87,7 @@ mod store;
 mod streams;
 mod survey;
 mod tiles;
+mod usage;
 mod witness;
 mod write;
 
@@ -100,6 +104,7 @@ pub use schedules::Scheduled;
 pub use store::{Committed, EXPIRE_ROWS, Store, TRIM_BYTES, TRIM_ROWS};
 pub use streams::{MAX_STREAMS, StreamUsage};
 pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
+pub use usage::{MAX_APART, Sums};
 pub use write::{
     Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Publish,
     Uses, Write,

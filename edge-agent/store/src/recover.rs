@@ -27,7 +27,7 @@ use crate::survey::{Piece, Survey, survey};
 use crate::tiles::{self, Run, Tiles};
 use crate::witness::{Note, Witness};
 use crate::write::DeadLetter;
-use crate::{functions, letters, messages, rows, schema};
+use crate::{functions, letters, messages, rows, schema, usage};
 
 /// Most ranges, and most damaged rows, that the description of a recovery names: it is one line of the log.
 const MAX_LOGGED: usize = 20;
@@ -436,6 +436,7 @@ impl Fresh<'_> {
                 messages::put(self.connection, None, &message.queue, message.due_us, body)?;
             }
             Piece::Scheduled(of) => of.store(self.connection)?,
+            Piece::Usage { body } => usage::insert(self.connection, body)?,
             Piece::Boot(boot) => boot.store(self.connection)?,
             Piece::Metered(metered) => {
                 schema::set_meta(self.connection, schema::METERED_MONTH, metered.month.into())?;

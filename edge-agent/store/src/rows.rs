@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use serde::{Deserialize, Serialize};
 use sync_protocol::records::{Gone, Record, Stamp};
+use sync_protocol::usage::Part;
 
 use crate::error::Cause;
 use crate::queue::Kind;
@@ -329,6 +330,14 @@ pub(crate) fn write_deployment(out: &mut Vec<u8>, deployment: &Deployment) {
     write(out, VERSION, deployment);
 }
 
+pub(crate) fn write_usage(out: &mut Vec<u8>, parts: &Vec<Part>) {
+    write(out, VERSION, parts);
+}
+
+pub(crate) fn read_usage(bytes: &[u8]) -> Result<Vec<Part>, String> {
+    read(bytes)
+}
+
 /// Stores a range that is lost.
 pub(crate) fn put_missing(connection: &Connection, scratch: &mut Vec<u8>, missing: &Missing) -> Result<(), Cause> {
     write(scratch, VERSION, missing);
@@ -379,6 +388,7 @@ mod tests {
                     ..Event::new(EventKind::Mqtt, device.as_str(), "t/1", [], 0)
                 },
                 stamp,
+                usage: Default::default(),
                 result: OutcomeResult::Effects(Effects::new()),
             };
             let origin = Origin { device, topic: "t/1".into(), identity };

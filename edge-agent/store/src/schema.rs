@@ -64,10 +64,11 @@ const MIGRATIONS: [&str; 1] = ["
         function TEXT NOT NULL, schedule TEXT NOT NULL, checksum INTEGER NOT NULL, up_to_us INTEGER NOT NULL,
         PRIMARY KEY (function, schedule)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE usage (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
 "];
 
 /// Tables without which there is no store.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "meta",
     "functions",
     "state",
@@ -82,6 +83,7 @@ const TABLES: [&str; 14] = [
     "missing",
     "messages",
     "schedules",
+    "usage",
 ];
 
 /// Names in `meta`: up to which row of `missing` the control plane was told; the month that is metered (see

@@ -17,6 +17,7 @@ use crate::reader::{Reader, read_deployments};
 use crate::recover::{self, Recovery};
 use crate::schema;
 use crate::streams::{StreamUsage, Streams};
+use crate::usage::{Metering, Sums};
 use crate::witness::{Note, Witness};
 use crate::write::Write;
 
@@ -40,6 +41,7 @@ pub struct Store {
     position: Position,
     streams: Streams,
     functions: Functions,
+    metering: Metering,
     refused: Refused,
     // Bytes of the row that is being written, kept to be filled again.
     scratch: Vec<u8>,
@@ -149,11 +151,14 @@ impl Store {
         recover::condemn(dir, cause, &confirmed).map_err(|cause| cause.in_operation("give up", &self.path))
     }
 
-    fn new(opened: Opened, path: PathBuf, mut witness: Witness) -> Self {
-        let Opened { connection, epoch, position, streams, functions } = opened;
+    fn new(
+        Opened { connection, epoch, position, streams, functions, metering }: Opened,
+        path: PathBuf,
+        mut witness: Witness,
+    ) -> Self {
         witness.note(position.note(epoch));
         let (refused, scratch) = (Refused::None, Vec::new());
-        Self { connection, path, epoch, position, streams, functions, refused, scratch, witness }
+        Self { connection, path, epoch, position, streams, functions, metering, refused, scratch, witness }
     }
 
     /// The life of the store that its sequences and ids belong to; never 0.
@@ -164,6 +169,11 @@ impl Store {
     /// How much of each stream is stored; the first row stands for what [`MAX_STREAMS`](crate::MAX_STREAMS) left over.
     pub fn usage(&self) -> &[StreamUsage] {
         self.streams.usage()
+    }
+
+    /// What functions used and measured in the last commit.
+    pub fn counted(&self) -> &Sums {
+        &self.metering.group
     }
 
     /// Whose records are refused from now on: a commit gives them their sequence, and keeps nothing of them but that they
@@ -210,26 +220,29 @@ impl Store {
     /// the last record: [`StoreError::write`] says which one.
     pub fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
         let (mut position, mut at) = (self.position, None);
+        self.metering.begin();
         match self.write_all(writes, &mut position, &mut at) {
             Ok(()) => {
                 self.position = position;
                 self.streams.committed();
                 self.functions.committed();
+                self.metering.committed();
                 self.witness.note(position.note(self.epoch));
                 Ok(position.committed())
             }
             Err(cause) => {
                 self.streams.roll_back();
                 self.functions.roll_back();
+                self.metering.begin();
                 Err(cause.in_operation("commit to", &self.path).at_write(at))
             }
         }
     }
 
     fn write_all(&mut self, writes: &[Write], position: &mut Position, at: &mut Option<usize>) -> Result<(), Cause> {
-        let Self { connection, epoch, streams, functions, refused, scratch, .. } = self;
+        let Self { connection, epoch, streams, functions, metering, refused, scratch, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let changed = Changed { position, streams, functions, scratch };
+        let changed = Changed { position, streams, functions, metering, scratch };
         let mut group = Group::new(&transaction, *epoch, refused, changed)?;
         for (index, write) in writes.iter().enumerate() {
             *at = Some(index);
@@ -248,6 +261,7 @@ struct Opened {
     position: Position,
     streams: Streams,
     functions: Functions,
+    metering: Metering,
 }
 
 fn lock(dir: &Path) -> Result<Witness, Cause> {
@@ -276,6 +290,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
     // An agent cannot start without them, and they are few.
     read_deployments(&connection)?;
     let (streams, functions) = (Streams::open(&connection)?, Functions::open(&connection)?);
+    let metering = Metering::open(&connection)?;
     if let Some(note) = witness.noted().filter(|note| note.epoch == epoch.0) {
         for queue in Queue::ALL {
             let ((done, last), ends) = (note.queues[queue.index()], &position.queues[queue.index()]);
@@ -289,7 +304,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
         }
     }
     schema::accept(&connection)?;
-    Ok(Opened { connection, epoch, position, streams, functions })
+    Ok(Opened { connection, epoch, position, streams, functions, metering })
 }
 
 /// Creates a directory and those above it so that a power cut cannot take them away again.
@@ -343,6 +358,7 @@ mod tests {
             uses: crate::Uses::Nothing,
             event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
             stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+            usage: Default::default(),
             result: OutcomeResult::Effects(vec![Effect::Emit {
                 stream: "s".into(),
                 body: vec![1; bytes],

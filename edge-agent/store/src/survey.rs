@@ -157,6 +157,7 @@ pub(crate) enum Piece<'a> {
     Metered(Metered),
     Message { message: &'a Message, body: &'a [u8] },
     Scheduled(&'a Scheduled),
+    Usage { body: &'a [u8] },
 }
 
 /// Walks through all of a store: first the functions, then what belongs to them, then the queues. What was `confirmed`
@@ -198,6 +199,7 @@ pub(crate) fn survey(
     walk.dead_letters(&connection)?;
     walk.messages(&connection)?;
     walk.schedules(&connection)?;
+    walk.usage(&connection)?;
     walk.missing(&connection)?;
     walk.epoch(&connection)?;
     for queue in Queue::ALL {

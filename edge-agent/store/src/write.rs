@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sync_protocol::dead::Command;
 use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
+use sync_protocol::usage::Counts;
 
 use crate::queue::Queue;
 use crate::schedules::Scheduled;
@@ -98,6 +99,12 @@ pub enum Write {
         /// When it came.
         stamp: Stamp,
     },
+    /// The control plane is to be told what functions used and measured, up to and with this group: that becomes records of
+    /// the stream [`sync_protocol::usage::STREAM`], and adding up begins anew. Nothing, if there is nothing to tell.
+    TellUsage {
+        /// When.
+        stamp: Stamp,
+    },
     /// What runs of the function of this name; `None`: nothing any more.
     Deployment(String, Option<Deployment>),
 }
@@ -136,6 +143,8 @@ pub struct Outcome {
     pub event: Event,
     /// When the function ran.
     pub stamp: Stamp,
+    /// What its runs for this event used; nothing if it did not run. Counted if the outcome changes anything.
+    pub usage: Counts,
     /// What came of it.
     pub result: OutcomeResult,
 }

@@ -83,6 +83,14 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             let status = status.parse().map_err(|_| Error::new("the status is none"))?;
             cx.respond_with(status, &[(name, value)], body)
         }
+        "count" => {
+            let (name, value) = cut(rest);
+            cx.count(name, number(value)?)
+        }
+        "observe" => {
+            let (name, value) = cut(rest);
+            cx.observe(name, number(value)?)
+        }
         "log" => {
             match cut(rest) {
                 ("0", text) => cx.error(text),
@@ -107,6 +115,10 @@ fn obey(line: &str, cx: &mut Context) -> Result {
         "fail" => Err(Error::new(rest)),
         _ => Err(Error::new(format_args!("unknown command: {line}"))),
     }
+}
+
+fn number(text: &str) -> Result<f64> {
+    text.parse().map_err(|_| Error::new(format_args!("no number: {text}")))
 }
 
 /// What stands before the first space, and what behind it.

@@ -30,11 +30,13 @@
 //! | `enqueue` | `(queue, queue_len, body, body_len, delay_ms)` | effect: a message to the function that reads this queue, not before `delay_ms` (unsigned) have passed |
 //! | `respond` | `(status, headers, headers_len, body, body_len)` | effect: the answer to an HTTP request, instead of 204; `headers` are attributes, `status` is 200 to 599 |
 //! | `twin_report` | `(name, name_len, value, value_len)` | effect: a property of the event's device has this value now; the control plane keeps the latest |
+//! | `count` | `(name, name_len, number: f64)` | effect: adds to a counter of this function; `number` is finite and not negative |
+//! | `observe` | `(name, name_len, number: f64)` | effect: adds a value to a distribution of this function; `number` is finite |
 //! | `log` | `(level, text, text_len)` | a log line; `level` is a [`LogLevel`] |
 //! | `log_with` | `(level, text, text_len, fields, fields_len)` | the same, with named values; `fields` are attributes |
 //! | `fail` | `(text, text_len)` | ends the run as failed with this message; does not return |
 //!
-//! All parameters are `i32` (addresses and lengths unsigned). A read (`config_get`, `secret_get`, `state_get`, `state_next`) answers the length of
+//! All parameters without a type are `i32` (addresses and lengths unsigned). A read (`config_get`, `secret_get`, `state_get`, `state_next`) answers the length of
 //! the value, and writes it to `out` only if it fits in `out_cap`; the guest then comes again with more room. An absent
 //! value answers [`ABSENT`]. Keys are not empty. `random_fill` is for jitter and sampling: whoever knows the seed knows the
 //! numbers, so never make keys of them. **No import blocks.** Effects take place together after `edge_handle` returned 0, in one

@@ -41,7 +41,7 @@ pub use extism::{Extism, ExtismInput};
 pub use manifest::{Allow, Limits, Manifest, Partition, Retry};
 pub use names::{
     FilterError, MAX_TWIN_NAME_BYTES, MAX_TWIN_VALUE_BYTES, NameError, check_filter, check_function_name,
-    check_secret_name, check_stream_name, check_twin_name, pattern_matches,
+    check_metric_name, check_secret_name, check_stream_name, check_twin_name, pattern_matches,
 };
 pub use package::{Package, PackageError};
 pub use route::{Route, RouteError};

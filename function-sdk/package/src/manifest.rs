@@ -8,7 +8,8 @@ use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed
 use crate::config::{ConfigValue, config_value};
 use crate::extism::{Extism, extism, not_allowed};
 use crate::names::{
-    check_filter, check_function_name, check_secret_name, check_stream_name, check_twin_name, pattern_matches,
+    check_filter, check_function_name, check_metric_name, check_secret_name, check_stream_name, check_twin_name,
+    pattern_matches,
 };
 use crate::trigger::{Trigger, queue_name};
 
@@ -20,6 +21,10 @@ const MAX_TRIGGERS: usize = 32;
 
 /// Most entries of each list in `[allow]`: each is matched against every effect.
 const MAX_ALLOWED: usize = 64;
+
+/// Most metrics. Each may take some tens of kilobytes on the gateway and in every report of it, if a function observes as
+/// different values as it can.
+const MAX_METRICS: usize = 32;
 
 /// Most configuration keys.
 const MAX_CONFIG: usize = 64;
@@ -116,6 +121,8 @@ pub struct Allow {
     pub secrets: Vec<String>,
     /// Properties of devices that it may report; a `*` at the end stands for any rest.
     pub twin: Vec<String>,
+    /// Names under which it may count and observe.
+    pub metrics: Vec<String>,
 }
 
 impl Allow {
@@ -178,6 +185,7 @@ impl Manifest {
     /// queues = ["to-check"]             # queues that it may put messages into
     /// secrets = ["weather-key"]         # secrets of the gateway that it may read
     /// twin = ["battery", "net.*"]       # properties of the event's device that it may report
+    /// metrics = ["rejected", "celsius"] # what it counts and observes; at most 32 names of a-z, 0-9, dots and underscores
     ///
     /// [config]                          # what a deployment may set: a key and its default
     /// limit = 30.0
@@ -230,6 +238,11 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
                 parsed_text("a secret such as \"weather-key\"", check_secret_name),
             ),
             twin: t.list("twin", 0..=MAX_ALLOWED, property()),
+            metrics: t.list(
+                "metrics",
+                0..=MAX_METRICS,
+                parsed_text("a metric such as \"rejected\"", check_metric_name),
+            ),
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));

@@ -30,6 +30,9 @@ pub enum NameError {
     /// Not a property's name.
     #[error("a property's name has 1 to {MAX_TWIN_NAME_BYTES} bytes of UTF-8, no control characters and no \"*\"")]
     Property,
+    /// Not a metric's name.
+    #[error("a metric's name begins with a letter a-z and has 1 to 64 letters a-z, digits, dots and underscores")]
+    Metric,
 }
 
 /// Why a topic filter is refused.
@@ -103,6 +106,18 @@ pub fn pattern_matches(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// Checks the name of a metric: `[a-z][a-z0-9_.]{0,63}`.
+///
+/// # Errors
+/// It is none.
+pub fn check_metric_name(name: &str) -> Result<(), NameError> {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte);
+    let right = name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.len() <= MAX_NAME_BYTES
+        && name.bytes().all(good);
+    right.then_some(()).ok_or(NameError::Metric)
+}
+
 /// Checks a topic filter as MQTT 5.0, section 4.7 says. Whoever matches topics has a type of his own for it.
 ///
 /// # Errors
@@ -143,6 +158,12 @@ mod tests {
         }
         for bad in ["", "1a", "-a", "A", "a_b", "ä", "a b", &"a".repeat(65)] {
             assert_eq!(check_function_name(bad), Err(NameError::Function), "{bad}");
+        }
+        for good in ["a", "orders.rejected_2", &"a".repeat(64)] {
+            assert_eq!(check_metric_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "1a", ".a", "A", "a-b", "a b", "\u{e4}", &"a".repeat(65)] {
+            assert_eq!(check_metric_name(bad), Err(NameError::Metric), "{bad}");
         }
         assert_eq!(check_stream_name("Temp.1_x-y"), Ok(()));
         for bad in ["", "a/b", "a b", "temp*", "@dead", &"a".repeat(65)] {

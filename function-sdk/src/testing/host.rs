@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 
 use function_abi::{LogLevel, Priority, PublishFlags};
-use function_package::{Allow, Limits, MAX_TWIN_VALUE_BYTES, check_stream_name, check_twin_name};
+use function_package::{Allow, Limits, MAX_TWIN_VALUE_BYTES, check_metric_name, check_stream_name, check_twin_name};
 
 use super::{Emitted, Enqueued, LogLine, Published, Reported, Response, State, Stored};
 
@@ -28,6 +28,8 @@ pub(crate) struct Host {
     pub(super) enqueued: Vec<Enqueued>,
     pub(super) reported: Vec<Reported>,
     pub(super) response: Option<Response>,
+    pub(super) counted: Vec<(String, f64)>,
+    pub(super) observed: Vec<(String, f64)>,
     pub(super) logs: Vec<LogLine>,
     effects: u32,
     output: usize,
@@ -62,6 +64,8 @@ impl Host {
             published: Vec::new(),
             enqueued: Vec::new(),
             response: None,
+            counted: Vec::new(),
+            observed: Vec::new(),
             logs: Vec::new(),
             effects: 0,
             output: 0,
@@ -109,14 +113,14 @@ impl Host {
             let key = key.escape_ascii();
             trap(format!("state_put: the value of \"{key}\" has {} bytes; allowed are {most}", value.len()));
         }
-        self.count(key.len() + value.len());
+        self.admit(key.len() + value.len());
         let ends_us = ttl_s.map(|ttl_s| self.time_us.saturating_add(u64::from(ttl_s) * 1_000_000));
         self.state.insert(key.to_vec(), Stored { value: value.to_vec(), ends_us });
         self.put = true;
     }
 
     pub(crate) fn state_delete(&mut self, key: &[u8]) {
-        self.count(key.len());
+        self.admit(key.len());
         self.state.remove(key);
     }
 
@@ -127,7 +131,7 @@ impl Host {
         if self.allow.as_ref().is_some_and(|allow| !allow.stream(stream)) {
             trap(format!("emit: the stream {stream:?} is not allowed; name it in function.toml under [allow] streams"));
         }
-        self.count(stream.len() + body.len());
+        self.admit(stream.len() + body.len());
         self.emitted.push(Emitted { stream: stream.to_owned(), body: body.to_vec(), priority });
     }
 
@@ -141,7 +145,7 @@ impl Host {
                 "publish: the topic {topic:?} is not allowed; name it in function.toml under [allow] publish"
             ));
         }
-        self.count(topic.len() + payload.len());
+        self.admit(topic.len() + payload.len());
         self.published.push(Published { topic: topic.to_owned(), payload: payload.to_vec(), flags });
     }
 
@@ -149,7 +153,7 @@ impl Host {
         if self.allow.as_ref().is_some_and(|allow| !allow.queues.iter().any(|allowed| allowed == queue)) {
             trap(format!("enqueue: the queue {queue:?} is not allowed; name it in function.toml under [allow] queues"));
         }
-        self.count(queue.len() + body.len());
+        self.admit(queue.len() + body.len());
         self.enqueued.push(Enqueued { queue: queue.to_owned(), body: body.to_vec(), delay_ms });
     }
 
@@ -157,7 +161,7 @@ impl Host {
         if !(200..=599).contains(&status) {
             trap(format!("respond: {status} is no status that ends a request; allowed is 200 to 599"));
         }
-        self.count(headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>() + body.len());
+        self.admit(headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>() + body.len());
         let headers = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned())).collect();
         self.response = Some(Response { status, headers, body: body.to_vec() });
     }
@@ -175,8 +179,30 @@ impl Host {
                 "twin_report: the property {name:?} is not allowed; name it in function.toml under [allow] twin"
             ));
         }
-        self.count(name.len() + value.len());
+        self.admit(name.len() + value.len());
         self.reported.push(Reported { name: name.to_owned(), value: value.to_vec() });
+    }
+
+    pub(crate) fn count(&mut self, name: &str, value: f64) {
+        self.measured("count", name);
+        self.counted.push((name.to_owned(), value));
+    }
+
+    pub(crate) fn observe(&mut self, name: &str, value: f64) {
+        self.measured("observe", name);
+        self.observed.push((name.to_owned(), value));
+    }
+
+    fn measured(&mut self, import: &str, name: &str) {
+        if let Err(error) = check_metric_name(name) {
+            trap(format!("{import}: {name:?}: {error}"));
+        }
+        if self.allow.as_ref().is_some_and(|allow| !allow.metrics.iter().any(|allowed| allowed == name)) {
+            trap(format!(
+                "{import}: the metric {name:?} is not allowed; name it in function.toml under [allow] metrics"
+            ));
+        }
+        self.admit(name.len() + size_of::<f64>());
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {
@@ -198,7 +224,7 @@ impl Host {
         Ok(())
     }
 
-    fn count(&mut self, bytes: usize) {
+    fn admit(&mut self, bytes: usize) {
         self.effects += 1;
         self.output += bytes;
         if self.effects > self.limits.effects {

@@ -139,6 +139,7 @@ impl Gateway {
             uses: agent_store::Uses::Nothing,
             event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
             stamp: self.now,
+            usage: Default::default(),
             result: OutcomeResult::Effects(effects),
         })
     }

@@ -29,6 +29,7 @@ struct Inspected<'a> {
     queues: &'a [String],
     secrets: &'a [String],
     twin: &'a [String],
+    metrics: &'a [String],
     /// How often it is given an event on which it fails.
     tries: u32,
     config: BTreeMap<&'a str, String>,
@@ -101,6 +102,7 @@ fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) 
         queues: &allow.queues,
         secrets: &allow.secrets,
         twin: &allow.twin,
+        metrics: &allow.metrics,
         tries: retry.tries,
         config: config.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect(),
         limits: ShownLimits { fuel, memory_kib, effects, output_kib, state_value_kib, state_kib },
@@ -192,6 +194,7 @@ fn show(out: &Out, inspected: &Inspected<'_>, load_ms: f64) -> String {
     rows.push(("queues", list(inspected.queues.to_vec())));
     rows.push(("secrets", list(inspected.secrets.to_vec())));
     rows.push(("twin", list(inspected.twin.to_vec())));
+    rows.push(("metrics", list(inspected.metrics.to_vec())));
     rows.push(("tries", format!("{} for each event", inspected.tries)));
     rows.push(("config", list(inspected.config.iter().map(|(key, value)| format!("{key}={value}")).collect())));
     rows.push((

@@ -34,6 +34,7 @@ pub(crate) enum Kind {
     Emit,
     Publish,
     State,
+    Metric,
     Log,
     Trap,
     /// Why the function did not run.
@@ -95,6 +96,12 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
                     }
                     Effect::TwinReport { name, value } => {
                         add(Kind::Emit, "report", format!("{} = {}", text(name.as_bytes()), text(value)));
+                    }
+                    Effect::Count { name, value } => {
+                        add(Kind::Metric, "count", format!("{name} + {}", value.get()));
+                    }
+                    Effect::Observe { name, value } => {
+                        add(Kind::Metric, "observe", format!("{name}  {}", value.get()));
                     }
                     Effect::Respond(Response { status, headers, body }) => {
                         let headers: Vec<String> =
@@ -209,6 +216,14 @@ enum ShownEffect<'a> {
         #[serde(flatten)]
         value: bytes::Readable<'a>,
     },
+    Count {
+        name: &'a str,
+        value: f64,
+    },
+    Observe {
+        name: &'a str,
+        value: f64,
+    },
     Respond {
         status: u16,
         headers: &'a [(String, String)],
@@ -276,6 +291,8 @@ impl<'a> ShownEffect<'a> {
             Effect::Enqueue { queue, body, delay_ms } => {
                 Self::Enqueue { queue, delay_ms: *delay_ms, body: bytes::json(body) }
             }
+            Effect::Count { name, value } => Self::Count { name, value: value.get() },
+            Effect::Observe { name, value } => Self::Observe { name, value: value.get() },
             Effect::Respond(Response { status, headers, body }) => {
                 Self::Respond { status: *status, headers, body: bytes::json(body) }
             }

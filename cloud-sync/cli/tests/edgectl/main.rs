@@ -9,4 +9,5 @@ mod keys;
 mod local;
 mod records;
 mod twin;
+mod usage;
 mod world;

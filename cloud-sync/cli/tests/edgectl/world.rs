@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sync_protocol::dead::{self, Note, Payload};
 use sync_protocol::records::{Class, Entry, Gone, Origin, Range, Reason, Record, Stamp, StoreEpoch, Tally};
+use sync_protocol::usage::{self, Part, Usage};
 use sync_protocol::{enroll, fleet, records, twin};
 use tempfile::TempDir;
 
@@ -232,6 +233,18 @@ impl Gateway {
             })
         });
         self.deliver(Class::Normal, 1, Range { first, entries: entries.collect() }).await;
+    }
+
+    /// Tells what functions used and measured.
+    pub(crate) async fn tell_usage(&self, first: u64, parts: Vec<Part>) {
+        let record = Record {
+            stream: usage::STREAM.to_owned(),
+            function: String::new(),
+            origin: Origin { device: String::new(), topic: String::new(), identity: None },
+            stamp: Stamp { wall_us: 1_793_700_000_000_000, monotonic_us: 0, boot: 0, synchronised: true },
+            body: serde_json::to_vec(&Usage { version: usage::VERSION, parts }).unwrap(),
+        };
+        self.deliver(Class::High, 1, Range { first, entries: vec![Entry::Record(record)] }).await;
     }
 
     /// Says that records are gone: of which stream, why, and how many.

@@ -11,6 +11,7 @@ mod gaps;
 mod gateways;
 mod records;
 mod twins;
+mod usage;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,7 @@ pub use self::gateways::{
 };
 pub use self::records::{Body, Class, Identity, MAX_JSON_DEPTH, Page, Record, RecordQuery, Stream, Streams};
 pub use self::twins::{TwinProperty, TwinQuery, Twins};
+pub use self::usage::{MetricPage, MetricQuery, MetricRow, MetricValue, Observed, UsagePage, UsageQuery, UsageRow};
 pub use crate::health::Health;
 
 /// Path under which everything here lies.

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::ingest::Offer;
 use sync_core::spans::Spans;
 use sync_protocol::records::Record;
-use sync_protocol::{dead, twin};
+use sync_protocol::{dead, twin, usage};
 
 use super::Place;
 use crate::fault::Fault;
@@ -99,6 +99,7 @@ pub(super) fn store(
         match record.stream.as_str() {
             dead::STREAM => store::dead::note(connection, place.gateway, key, record)?,
             twin::STREAM => store::twins::note(connection, place.gateway, key, record)?,
+            usage::STREAM => store::usage::add(connection, place.gateway, record)?,
             _ => {}
         }
     }

@@ -29,6 +29,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "twin_report" (func $twin_report (param i32 i32 i32 i32)))
     (import "edge_v1" "log_with" (func $log_with (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "count" (func $count (param i32 i32 f64)))
+    (import "edge_v1" "observe" (func $observe (param i32 i32 f64)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -71,6 +73,7 @@ pub(crate) fn spec() -> Spec {
             queues: vec!["q".to_owned()],
             secrets: vec!["key".to_owned(), "none".to_owned()],
             twin: vec!["battery".to_owned(), "net.*".to_owned()],
+            metrics: vec!["m".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,

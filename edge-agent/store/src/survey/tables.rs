@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use super::{Piece, Walk};
 use crate::error::Cause;
 use crate::scan::{by_number, each, readable};
-use crate::{boots, functions, messages, rows, schedules, schema};
+use crate::{boots, functions, messages, rows, schedules, schema, usage};
 
 impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
     pub(super) fn deployments(&mut self, connection: &Connection) -> Result<(), Cause> {
@@ -112,6 +112,20 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
                 Ok(())
             }
         }
+    }
+
+    pub(super) fn usage(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let scan = by_number(connection, "usage", "0", 0, 0, |id, row| {
+            match rows::checked(row, 1, 2).and_then(|body| usage::read(body).map(|_| body)) {
+                Ok(body) => (self.take)(Piece::Usage { body })?,
+                Err(what) => self.found.name(format!("row {id} of the table usage: {what}")),
+            }
+            Ok(())
+        })?;
+        if let Some(what) = scan.broken {
+            self.name(format!("the table usage in part: {what}"));
+        }
+        Ok(())
     }
 
     pub(super) fn missing(&mut self, connection: &Connection) -> Result<(), Cause> {

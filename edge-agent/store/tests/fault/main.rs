@@ -67,6 +67,7 @@ impl Content {
                 uses: Uses::Nothing,
                 event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
                 stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+                usage: Default::default(),
                 result,
             })
         };

@@ -154,6 +154,7 @@ pub(crate) fn outcome(function: FunctionId, result: OutcomeResult) -> Write {
         uses: agent_store::Uses::Nothing,
         event: event(),
         stamp: stamp(),
+        usage: Default::default(),
         result,
     })
 }

@@ -10,3 +10,4 @@ mod open;
 mod recovery;
 mod sequences;
 mod tiles;
+mod usage;
