@@ -44,6 +44,7 @@ struct Status {
     broker: Option<Broker>,
     dead_letters: u64,
     messages: u64,
+    blobs: Blobs,
     resets: u64,
     functions: Vec<Function>,
 }
@@ -67,6 +68,14 @@ struct Records {
     delivered: u64,
     alarms: u64,
     streams: Vec<Stream>,
+}
+
+// How many names there are, and the bytes of all contents.
+#[derive(Serialize)]
+struct Blobs {
+    count: u64,
+    bytes: u64,
+    files_refused: u64,
 }
 
 #[derive(Serialize)]
@@ -134,7 +143,7 @@ async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static st
 }
 
 async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
-    let (usage, dead_letters, messages) =
+    let Read { usage, dead_letters, messages, blobs: (count, bytes) } =
         read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let pipeline = &sources.pipeline;
     let counters = &pipeline.counters;
@@ -164,15 +173,29 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
         broker: sources.broker.get().map(|broker| self::broker(broker.stats())),
         dead_letters,
         messages,
+        blobs: Blobs { count, bytes, files_refused: counters.files_refused.get() },
         resets: counters.resets.get(),
         functions,
     }))
 }
 
-fn read(sources: &Sources) -> Result<(Vec<StreamUsage>, u64, u64), agent_store::StoreError> {
+// What the store says.
+struct Read {
+    usage: Vec<StreamUsage>,
+    dead_letters: u64,
+    messages: u64,
+    blobs: (u64, u64),
+}
+
+fn read(sources: &Sources) -> Result<Read, agent_store::StoreError> {
     tokio::task::block_in_place(|| {
         let mut reader = sources.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((reader.usage()?, reader.dead_letter_count()?, reader.message_count()?))
+        Ok(Read {
+            usage: reader.usage()?,
+            dead_letters: reader.dead_letter_count()?,
+            messages: reader.message_count()?,
+            blobs: reader.blob_usage()?,
+        })
     })
 }
 

@@ -13,7 +13,26 @@ fn onEvent(event: *const edge.Event) !void {
     while (rest.len > 0) try obey(event, cut(&rest, '\n'));
 }
 
-const Command = enum { event, config, get, put, delete, keys, attribute, random, emit, publish, enqueue, respond, log, fail };
+const Command = enum {
+    event,
+    config,
+    get,
+    put,
+    delete,
+    keys,
+    attribute,
+    random,
+    emit,
+    publish,
+    enqueue,
+    respond,
+    blobput,
+    blobdelete,
+    blobsize,
+    blobget,
+    log,
+    fail,
+};
 
 fn obey(event: *const edge.Event, line: []const u8) !void {
     var rest = line;
@@ -56,6 +75,18 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
             const status = try number(u32, &rest);
             const field: edge.Field = .{ .name = cut(&rest, ' '), .value = cut(&rest, ' ') };
             try edge.respond(status, &.{field}, rest);
+        },
+        .blobput => {
+            const name = cut(&rest, ' ');
+            const kind = cut(&rest, ' ');
+            edge.blobPut(name, kind, rest);
+        },
+        .blobdelete => edge.blobDelete(rest),
+        .blobsize => try answerRead(if (edge.blobSize(rest)) |size| try std.fmt.allocPrint(edge.allocator, "{}", .{size}) else null),
+        .blobget => {
+            const offset = try number(u32, &rest);
+            const room = try edge.allocator.alloc(u8, try number(u32, &rest));
+            try answerRead(edge.blobRead(rest, offset, room));
         },
         .log => {
             const level = try number(u2, &rest);

@@ -21,6 +21,8 @@ mod imports {
             out: *mut u8,
             out_cap: usize,
         ) -> i32;
+        pub(super) fn blob_size(name: *const u8, name_len: usize) -> i32;
+        pub(super) fn blob_get(name: *const u8, name_len: usize, offset: u32, out: *mut u8, out_cap: usize) -> i32;
         pub(super) fn random_fill(out: *mut u8, out_len: usize);
         pub(super) fn state_put(key: *const u8, key_len: usize, value: *const u8, value_len: usize);
         pub(super) fn state_delete(key: *const u8, key_len: usize);
@@ -28,6 +30,15 @@ mod imports {
         pub(super) fn publish(topic: *const u8, topic_len: usize, payload: *const u8, payload_len: usize, flags: i32);
         pub(super) fn enqueue(queue: *const u8, queue_len: usize, body: *const u8, body_len: usize, delay_ms: u32);
         pub(super) fn respond(status: u32, headers: *const u8, headers_len: usize, body: *const u8, body_len: usize);
+        pub(super) fn blob_put(
+            name: *const u8,
+            name_len: usize,
+            content_type: *const u8,
+            content_type_len: usize,
+            body: *const u8,
+            body_len: usize,
+        );
+        pub(super) fn blob_delete(name: *const u8, name_len: usize);
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
     }
@@ -55,6 +66,17 @@ impl Host {
         read(|out, cap| unsafe {
             imports::state_next(prefix.as_ptr(), prefix.len(), after.as_ptr(), after.len(), out, cap)
         })
+    }
+
+    pub(crate) fn blob_size(&mut self, name: &str) -> Option<u32> {
+        // SAFETY: the gateway only reads from the live slice.
+        u32::try_from(unsafe { imports::blob_size(name.as_ptr(), name.len()) }).ok()
+    }
+
+    pub(crate) fn blob_get(&mut self, name: &str, offset: u32, out: &mut [u8]) -> Option<usize> {
+        // SAFETY: the gateway reads from the one live slice, and writes to the other, which nobody else holds.
+        let read = unsafe { imports::blob_get(name.as_ptr(), name.len(), offset, out.as_mut_ptr(), out.len()) };
+        usize::try_from(read).ok()
     }
 
     pub(crate) fn random_fill(&mut self, out: &mut [u8]) {
@@ -95,6 +117,17 @@ impl Host {
         }
         // SAFETY: the gateway only reads from the two live slices.
         unsafe { imports::respond(status.into(), fields.as_ptr(), fields.len(), body.as_ptr(), body.len()) }
+    }
+
+    pub(crate) fn blob_put(&mut self, name: &str, content_type: &str, body: &[u8]) {
+        let (kind, kind_len) = (content_type.as_ptr(), content_type.len());
+        // SAFETY: the gateway only reads from the three live slices.
+        unsafe { imports::blob_put(name.as_ptr(), name.len(), kind, kind_len, body.as_ptr(), body.len()) }
+    }
+
+    pub(crate) fn blob_delete(&mut self, name: &str) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::blob_delete(name.as_ptr(), name.len()) }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

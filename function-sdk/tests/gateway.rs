@@ -216,3 +216,35 @@ fn json_of_maps_can_be_emitted_and_other_keys_are_an_error() {
     let bad = BTreeMap::from([((1, 2), 1)]);
     assert!(Json(bad).to_bytes().unwrap_err().to_string().contains("as JSON: key must be a string"));
 }
+
+/// Stores each blob of `raw` once more, in upper case, piece by piece.
+#[function]
+fn on_blob(event: Event<'_>, cx: &mut Context) -> Result {
+    let name = event.blob().ok_or(Error::new("no blob"))?;
+    let (mut copy, mut room) = (Vec::new(), [0; 3]);
+    while let Some(read) = cx.blob_read(&name, copy.len() as u32, &mut room).filter(|read| *read > 0) {
+        copy.extend(room[..read].to_ascii_uppercase());
+    }
+    if cx.blob_size(event.topic) != Some(copy.len() as u32) {
+        return Err(Error::new("another size"));
+    }
+    cx.blob_put("out/copy", "", &copy)?;
+    cx.blob_delete("out/old");
+    if cx.blob_size("masks/a").is_some() { cx.blob_put("raw/own", "", "") } else { Ok(()) }
+}
+
+#[test]
+fn blobs_are_read_and_stored_as_the_manifest_allows() {
+    let manifest = "manifest = 1\nname = 'f'\nversion = '1.0.0'\n[[trigger]]\nblob = 'raw/*'\n[allow]\nblobs = ['out/*']\n\
+                    blobs_read = ['masks/*']\n";
+    let mut gateway = Gateway::new(on_blob_handler).manifest(manifest);
+    gateway.store_blob("out/old", "x");
+    let run = gateway.blob("raw/a", "text/plain", "abcdefgh").expect_ok();
+    assert_eq!((run.blobs[0].name.as_str(), run.blobs[0].body.as_slice()), ("out/copy", &b"ABCDEFGH"[..]));
+    assert_eq!(run.blobs[0].content_type, "application/octet-stream");
+    assert_eq!((gateway.stored_blob("out/copy"), gateway.stored_blob("out/old")), (Some(&b"ABCDEFGH"[..]), None));
+    gateway.store_blob("masks/a", "x");
+    let run = gateway.blob("raw/a", "text/plain", "other");
+    assert!(run.result.unwrap_err().contains("under [allow] blobs") && run.blobs.is_empty());
+    assert_eq!(gateway.stored_blob("out/copy"), Some(&b"ABCDEFGH"[..]), "a failed run leaves nothing behind");
+}

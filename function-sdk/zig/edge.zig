@@ -24,6 +24,8 @@ const imports = struct {
     extern "edge_v1" fn config_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn state_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn state_next(prefix: [*]const u8, prefix_len: usize, after: [*]const u8, after_len: usize, out: [*]u8, out_cap: usize) i32;
+    extern "edge_v1" fn blob_size(name: [*]const u8, name_len: usize) i32;
+    extern "edge_v1" fn blob_get(name: [*]const u8, name_len: usize, offset: u32, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn random_fill(out: [*]u8, out_len: usize) void;
     extern "edge_v1" fn state_put(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize) void;
     extern "edge_v1" fn state_delete(key: [*]const u8, key_len: usize) void;
@@ -31,6 +33,8 @@ const imports = struct {
     extern "edge_v1" fn publish(topic: [*]const u8, topic_len: usize, payload: [*]const u8, payload_len: usize, flags: i32) void;
     extern "edge_v1" fn enqueue(queue: [*]const u8, queue_len: usize, body: [*]const u8, body_len: usize, delay_ms: u32) void;
     extern "edge_v1" fn respond(status: u32, headers: [*]const u8, headers_len: usize, body: [*]const u8, body_len: usize) void;
+    extern "edge_v1" fn blob_put(name: [*]const u8, name_len: usize, kind: [*]const u8, kind_len: usize, body: [*]const u8, body_len: usize) void;
+    extern "edge_v1" fn blob_delete(name: [*]const u8, name_len: usize) void;
     extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
     extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
 };
@@ -40,7 +44,7 @@ pub const LogLevel = enum(i32) { err = 0, warn = 1, info = 2, debug = 3 };
 pub const PublishFlags = struct { qos: u2 = 1, retain: bool = false };
 
 /// How an event came to be; a later gateway knows more.
-pub const EventKind = enum(u32) { mqtt = 0, http = 1, schedule = 2, queue = 3, device = 4, _ };
+pub const EventKind = enum(u32) { mqtt = 0, http = 1, schedule = 2, queue = 3, device = 4, blob = 6, _ };
 
 pub const Span = extern struct { offset: u32, len: u32 };
 
@@ -182,6 +186,18 @@ pub const StateKeys = struct {
     }
 };
 
+/// The bytes of a blob, `BUCKET/NAME` or `sha256:` and the event's attribute `digest`.
+pub fn blobSize(name: []const u8) ?u32 {
+    const answer = imports.blob_size(name.ptr, name.len);
+    return if (answer < 0) null else @intCast(answer);
+}
+
+/// Reads a blob from `offset` on; what of `out` was filled, which is nothing from its end on.
+pub fn blobRead(name: []const u8, offset: u32, out: []u8) ?[]u8 {
+    const answer = imports.blob_get(name.ptr, name.len, offset, out.ptr, out.len);
+    return if (answer < 0) null else out[0..@intCast(answer)];
+}
+
 /// For jitter and sampling: whoever knows the seed knows the numbers.
 pub fn random(out: []u8) void {
     imports.random_fill(out.ptr, out.len);
@@ -223,6 +239,15 @@ pub fn respond(status: u32, fields: []const Field, body: []const u8) !void {
         try headers.appendSlice(allocator, field.value);
     }
     imports.respond(status, headers.items.ptr, headers.items.len, body.ptr, body.len);
+}
+
+/// Stores a blob; an empty type is `application/octet-stream`.
+pub fn blobPut(name: []const u8, kind: []const u8, body: []const u8) void {
+    imports.blob_put(name.ptr, name.len, kind.ptr, kind.len, body.ptr, body.len);
+}
+
+pub fn blobDelete(name: []const u8) void {
+    imports.blob_delete(name.ptr, name.len);
 }
 
 pub fn log(level: LogLevel, text: []const u8) void {

@@ -15,6 +15,8 @@ const LANGUAGES: [&str; 4] = ["conformance", "conformance-c", "conformance-zig",
 /// What is in the state when a case begins.
 const STATE: [(&str, &[u8]); 3] = [("kept", b"before"), ("empty", b""), ("long", &[b'x'; 1_000])];
 
+const BLOBS: [(&str, &[u8]); 2] = [("images/ü", b"0123456789"), ("images/empty", b"")];
+
 /// What one payload must lead to.
 struct Case {
     payload: &'static str,
@@ -71,6 +73,14 @@ fn enqueue(delay_ms: u32, queue: &str, body: &str) -> Effect {
 fn respond(status: u16, (name, value): (&str, &str), body: &str) -> Effect {
     let headers = vec![(name.to_owned(), value.to_owned())];
     Effect::Respond(Response { status, headers, body: body.into() })
+}
+
+fn blob_put(name: &str, content_type: &str, body: &str) -> Effect {
+    Effect::BlobPut { name: name.to_owned(), content_type: content_type.to_owned(), body: body.into() }
+}
+
+fn blob_delete(name: &str) -> Effect {
+    Effect::BlobDelete { name: name.to_owned() }
 }
 
 /// A new part of the contract is a command of the function, and a row here.
@@ -150,6 +160,28 @@ fn cases() -> Vec<Case> {
         ),
         done("respond 404 X-Why none no such pärt", [respond(404, ("x-why", "none"), "no such pärt")]),
         done("respond 599 x-empty  ", [respond(599, ("x-empty", ""), "")]),
+        done(
+            "blobsize images/ü\nblobsize images/empty\nblobsize images/none",
+            [answer("=10"), answer("=0"), answer("-")],
+        ),
+        done(
+            "blobget 2 3 images/ü\nblobget 8 300 images/ü\nblobget 10 5 images/ü\nblobget 4294967295 1 images/ü\n\
+             blobget 0 9 images/none",
+            [answer("=234"), answer("=89"), answer("="), answer("="), answer("-")],
+        ),
+        done(
+            "blobput thumbs/a text/plain hällo\nblobput thumbs/b  \nblobdelete thumbs/a",
+            [
+                blob_put("thumbs/a", "text/plain", "hällo"),
+                blob_put("thumbs/b", "application/octet-stream", ""),
+                blob_delete("thumbs/a"),
+            ],
+        ),
+        failed("blobput images/a t x", TrapKind::NotAllowed, "Add it to its permissions, \"blobs\""),
+        failed("blobdelete thumbs/../a", TrapKind::BadBlob, "which leads to another place than it says"),
+        failed("blobput thumbs/a t\u{7f} x", TrapKind::BadBlob, "no text of 255 visible characters at most"),
+        failed("blobsize thumbs/a", TrapKind::NotAllowed, "Add it to its permissions, \"blobs_read\""),
+        failed("blobget 0 1 sha256:00", TrapKind::NotAllowed, "the only one that is read so"),
         done("log 0 broken\nlog 1 odd\nlog 2 hello wörld\nlog 3 ", []).logs([
             (LogLevel::Error, "broken"),
             (LogLevel::Warn, "odd"),
@@ -194,6 +226,20 @@ impl Reads for State {
         let mut keys = self.0.keys().filter(|key| key.as_slice() > after || after < prefix);
         Ok(keys.find(|key| key.starts_with(prefix)).cloned())
     }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        Ok(blob(name).map(|blob| blob.len() as u64))
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        let piece = |blob: &[u8]| blob.iter().skip(offset as usize).take(len).copied().collect();
+        Ok(blob(name).map(piece))
+    }
+}
+
+/// What blobs there are.
+fn blob(name: &str) -> Option<&'static [u8]> {
+    BLOBS.iter().find(|(known, _)| *known == name).map(|(_, blob)| *blob)
 }
 
 fn run(function: &Function, event: &Event) -> Run {

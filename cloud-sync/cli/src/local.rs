@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use agent_core::dedup::{Seen, Verdict};
 use agent_core::{Effect, Effects, Event, Filter};
 use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Spec, Trap, TrapKind};
-use function_abi::EventKind;
-use function_package::{Manifest, Package, Partition, Presence, Trigger};
+use function_abi::{BLOB_DIGEST, EventKind};
+use function_package::{Digest, Manifest, Package, Partition, Presence, Trigger};
 
 pub(crate) use event::{FIRST_TIME_US, Incoming, Numbering};
 pub(crate) use fixture::Fixture;
@@ -36,6 +36,8 @@ pub(crate) struct Local {
     manifest: Manifest,
     filters: Vec<Filter>,
     lanes: BTreeMap<Arc<str>, Lane>,
+    /// By bucket and name.
+    blobs: BTreeMap<String, Arc<[u8]>>,
     seed: u64,
 }
 
@@ -63,19 +65,46 @@ pub(crate) enum How {
     Failed(Trap),
     /// It was handled before, or nobody can know whether it was: the gateway does not run the function on it.
     Known(Verdict),
+    /// The blob has this content already, so nothing is told of it.
+    Unchanged,
     /// No trigger matches its topic: the gateway acknowledges it and keeps nothing.
     Unwanted,
 }
 
-impl Reads for Lane {
+/// What one run reads.
+struct LaneReads<'a> {
+    lane: &'a Lane,
+    blobs: &'a BTreeMap<String, Arc<[u8]>>,
+    /// The name of the event's blob.
+    event: &'a str,
+}
+
+impl LaneReads<'_> {
+    fn blob(&self, name: &str) -> Option<&Arc<[u8]>> {
+        // A run may read no other content by its digest than that of its event.
+        self.blobs.get(if name.starts_with(BLOB_DIGEST) { self.event } else { name })
+    }
+}
+
+impl Reads for LaneReads<'_> {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-        Ok(self.state.get(key).cloned())
+        Ok(self.lane.state.get(key).cloned())
     }
 
     fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        let next = self.state.range::<[u8], _>((from, Bound::Unbounded)).next();
+        let next = self.lane.state.range::<[u8], _>((from, Bound::Unbounded)).next();
         Ok(next.map(|(key, _)| key).filter(|key| key.starts_with(prefix)).cloned())
+    }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        Ok(self.blob(name).map(|blob| blob.len() as u64))
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let piece = |blob: &Arc<[u8]>| blob.iter().skip(from).take(len).copied().collect();
+        Ok(self.blob(name).map(piece))
     }
 }
 
@@ -86,7 +115,7 @@ impl Local {
         let spec = Spec::of(&manifest, config).map_err(Failure::Spec)?;
         let filters = filters(&manifest).map(Filter::new).collect::<Result<_, _>>().map_err(Failure::Trigger)?;
         let function = Engine::new().load(spec, package.bytes()).map_err(Failure::Load)?;
-        Ok(Self { function, manifest, filters, lanes: BTreeMap::new(), seed })
+        Ok(Self { function, manifest, filters, lanes: BTreeMap::new(), blobs: BTreeMap::new(), seed })
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -96,11 +125,20 @@ impl Local {
     /// Forgets all events, as if none had come.
     pub(crate) fn reset(&mut self, seed: u64) {
         self.lanes.clear();
+        self.blobs.clear();
         self.seed = seed;
     }
 
     /// Gives the function one event.
     pub(crate) fn run(&mut self, event: &Event) -> Ran {
+        let stored;
+        let event = if event.kind == EventKind::Blob {
+            let Some(told) = self.store_blob(event) else { return Ran::without(How::Unchanged) };
+            stored = told;
+            &stored
+        } else {
+            event
+        };
         let Some(event) = self.route(event) else { return Ran::without(How::Unwanted) };
         let event = &*event;
         let partition: Arc<str> = match self.manifest.partition {
@@ -119,13 +157,14 @@ impl Local {
         // As a gateway's worker draws them.
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let began = Instant::now();
-        let run = self.function.run(event, lane, self.seed);
+        let mut reads = LaneReads { lane, blobs: &self.blobs, event: &event.topic };
+        let run = self.function.run(event, &mut reads, self.seed);
         let took = began.elapsed();
         if let Some(identity) = &event.identity {
             lane.seen.entry(identity.source.clone()).or_default().mark(identity, event.content());
         }
         let how = match run.outcome {
-            Outcome::Done(effects) => How::Done(lane.take(effects)),
+            Outcome::Done(effects) => How::Done(lane.take(effects, &mut self.blobs)),
             Outcome::Failed(trap) => How::Failed(self.without_name(trap)),
             Outcome::Abandoned(error) => {
                 let message = error.to_string();
@@ -140,6 +179,22 @@ impl Local {
             logs: run.logs,
             logs_dropped: run.logs_dropped,
         }
+    }
+
+    /// Stores the blob that an event brings as its payload; the event as a gateway makes it, if that changed anything.
+    fn store_blob(&mut self, event: &Event) -> Option<Event> {
+        let content = event.payload.clone();
+        let (digest, size) = (Digest::of(&content), content.len());
+        if self.blobs.insert(event.topic.to_string(), content.clone()).is_some_and(|before| before == content) {
+            return None;
+        }
+        let (bucket, name) = event.topic.split_once('/').unwrap_or((&event.topic, ""));
+        let (digest, size) = (hex::encode(digest.as_bytes()), size.to_string());
+        let mut told = event.clone();
+        told.payload = [].into();
+        let said = [("digest", digest.as_str()), ("size", &size), ("bucket", bucket), ("name", name), ("attempt", "1")];
+        told.attributes.extend(said.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        Some(told)
     }
 
     /// The event as the function sees it, if a trigger is for it.
@@ -159,6 +214,9 @@ impl Local {
                 let fits = |change: &Option<Presence>| change.is_none_or(|change| change.name() == &*event.topic);
                 matches!(trigger, Trigger::Device { change } if fits(change))
             }),
+            EventKind::Blob => {
+                has(&|trigger| matches!(trigger, Trigger::Blob { pattern } if pattern.matches(&event.topic)))
+            }
             _ => None,
         }
     }
@@ -173,11 +231,13 @@ impl Local {
 
 impl Lane {
     /// Commits.
-    fn take(&mut self, effects: Effects) -> Effects {
+    fn take(&mut self, effects: Effects, blobs: &mut BTreeMap<String, Arc<[u8]>>) -> Effects {
         for effect in &effects {
             match effect {
                 Effect::StatePut { key, value } => drop(self.state.insert(key.clone(), value.as_slice().into())),
                 Effect::StateDelete { key } => drop(self.state.remove(key)),
+                Effect::BlobPut { name, body, .. } => drop(blobs.insert(name.clone(), body.as_slice().into())),
+                Effect::BlobDelete { name } => drop(blobs.remove(name)),
                 Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } | Effect::Respond(_) => {}
             }
         }

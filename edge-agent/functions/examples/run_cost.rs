@@ -57,6 +57,14 @@ impl Reads for Memory {
     fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(None)
     }
+
+    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
+        Ok(None)
+    }
+
+    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -87,7 +95,7 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
         permissions: Permissions {
             streams: vec![StreamPattern::new("*")?],
             publish: vec![Filter::new("#")?],
-            queues: Vec::new(),
+            ..Permissions::default()
         },
         ..Spec::default()
     };

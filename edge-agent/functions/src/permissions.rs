@@ -1,6 +1,7 @@
 //! What a function may reach.
 
 use agent_core::Filter;
+use function_package::BlobPattern;
 
 /// Longest name of a stream in bytes: it is stored with every record, and shown in tables.
 pub const MAX_STREAM_BYTES: usize = 255;
@@ -14,6 +15,10 @@ pub struct Permissions {
     pub publish: Vec<Filter>,
     /// Queues that it may put messages into.
     pub queues: Vec<String>,
+    /// Blobs that it may store and delete.
+    pub blobs: Vec<BlobPattern>,
+    /// Blobs that it may read.
+    pub blobs_read: Vec<BlobPattern>,
 }
 
 impl Permissions {
@@ -23,6 +28,14 @@ impl Permissions {
 
     pub(crate) fn may_enqueue(&self, queue: &str) -> bool {
         self.queues.iter().any(|allowed| allowed == queue)
+    }
+
+    pub(crate) fn may_store(&self, blob: &str) -> bool {
+        self.blobs.iter().any(|pattern| pattern.matches(blob))
+    }
+
+    pub(crate) fn may_read(&self, blob: &str) -> bool {
+        self.blobs_read.iter().any(|pattern| pattern.matches(blob))
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {

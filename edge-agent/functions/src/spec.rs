@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_core::{Filter, FilterError};
-use function_package::{ConfigError, Extism, Manifest};
+use function_package::{ConfigError, Extism, Manifest, Trigger};
 
 use crate::limits::Limits;
 use crate::permissions::{Permissions, StreamError, StreamPattern};
@@ -77,7 +77,18 @@ fn topic(manifest: &Manifest) -> Option<&str> {
 fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
-    Ok(Permissions { streams, publish, queues: manifest.allow.queues.clone() })
+    let allow = &manifest.allow;
+    let triggers = manifest.triggers.iter().filter_map(|trigger| match trigger {
+        Trigger::Blob { pattern } => Some(pattern),
+        _ => None,
+    });
+    Ok(Permissions {
+        streams,
+        publish,
+        queues: allow.queues.clone(),
+        blobs: allow.blobs.clone(),
+        blobs_read: allow.blobs_read.iter().chain(triggers).cloned().collect(),
+    })
 }
 
 fn limits(manifest: &Manifest) -> Limits {

@@ -50,6 +50,10 @@ pub enum TrapKind {
     BadStream,
     /// A key or a value of the state breaks the limits.
     BadState,
+    /// A blob's name or type breaks the rules.
+    BadBlob,
+    /// There is no room for a blob on the gateway.
+    BlobsFull,
     /// Outside of the function's permissions.
     NotAllowed,
     /// More effects than allowed.
@@ -82,6 +86,8 @@ impl TrapKind {
             Self::BadTopic => "bad_topic",
             Self::BadStream => "bad_stream",
             Self::BadState => "bad_state",
+            Self::BadBlob => "bad_blob",
+            Self::BlobsFull => "blobs_full",
             Self::NotAllowed => "not_allowed",
             Self::TooManyEffects => "too_many_effects",
             Self::OutputTooLarge => "output_too_large",

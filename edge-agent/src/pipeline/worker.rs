@@ -12,6 +12,7 @@ use agent_core::{Effect, Event};
 use agent_functions::{Outcome, ReadError, Reads, Run, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
 
+use super::blobs::{Done, RunBlobs, store_blobs};
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
 use crate::limits;
@@ -40,7 +41,7 @@ impl Worker<'_> {
         match handle(self, lane, &job, &mut memory, &mut fuel) {
             Ok(mut result) => {
                 let pipeline = self.pipeline;
-                if let Ended::Done(effects) = &mut result {
+                if let Ended::Done { effects, .. } = &mut result {
                     pipeline.retention.prioritise(effects);
                 }
                 let seen =
@@ -120,7 +121,8 @@ fn handle(
             }
         }
     }
-    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, fuel };
+    let blobs = RunBlobs::new(pipeline);
+    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, fuel, blobs };
     let ran = match run(&active.current, event, &mut reads, seed)? {
         Ok(done) => {
             judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
@@ -148,17 +150,23 @@ fn handle(
     {
         seen.mark(identity, content);
     }
+    let ran = match ran {
+        Ok(effects) => store_blobs(pipeline, &active.current, effects)?,
+        Err(trap) => Err(trap),
+    };
     Ok(match ran {
-        Ok(effects) => {
+        Ok(Done { effects, blobs, contents }) => {
             for effect in &effects {
                 match effect {
                     Effect::StatePut { key, value } => memory.set_state(key, Some(value.as_slice().into())),
                     Effect::StateDelete { key } => memory.set_state(key, None),
                     Effect::Respond(response) => job.event.settled().response = Some(response.clone()),
                     Effect::Emit { .. } | Effect::Publish { .. } | Effect::Enqueue { .. } => {}
+                    // Taken out.
+                    Effect::BlobPut { .. } | Effect::BlobDelete { .. } => {}
                 }
             }
-            Ended::Done(effects)
+            Ended::Done { effects, blobs, contents }
         }
         Err(trap) => {
             job.event.settled().failure = Some(trap.message.clone());
@@ -223,6 +231,7 @@ struct LaneReads<'a, 'w> {
     function: FunctionId,
     partition: &'a str,
     fuel: &'a mut Fuel,
+    blobs: RunBlobs<'w>,
 }
 
 impl Reads for LaneReads<'_, '_> {
@@ -266,5 +275,13 @@ impl Reads for LaneReads<'_, '_> {
             self.worker.serve(turn);
         }
         self.worker.paused -= 1;
+    }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        self.blobs.find(&mut self.worker.reader, name).map_err(ReadError)
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        self.blobs.piece(&mut self.worker.reader, name, offset, len).map_err(ReadError)
     }
 }

@@ -9,12 +9,15 @@ use std::time::Duration;
 use agent_core::lanes::LaneId;
 use agent_core::retention::Refused;
 use agent_core::{Backoff, Effects};
-use agent_store::{Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write};
+use agent_store::{
+    BlobWrite, Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write,
+};
 use sync_protocol::dead::INLET;
 use sync_protocol::records::Stamp;
 use tokio::sync::{Notify, oneshot};
 
 use super::{InFlight, Job, Pipeline};
+use crate::blobs::Stored;
 use crate::keeper::keeping::named;
 use crate::limits;
 use crate::plan::Slot;
@@ -26,7 +29,14 @@ pub type Abandoned = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub enum Ended {
     /// With these effects.
-    Done(Effects),
+    Done {
+        /// Those that are no blobs.
+        effects: Effects,
+        /// What becomes of blobs.
+        blobs: Vec<BlobWrite>,
+        /// Their contents: held until it is written, or never will be.
+        contents: Vec<Stored>,
+    },
     /// The function had handled the event before.
     Duplicate,
     /// It goes to the dead letters.
@@ -56,7 +66,7 @@ impl Ended {
     pub fn marks(&self) -> bool {
         match self {
             // A retry is the gateway's own, so the source's are duplicates from now on.
-            Self::Done(_) | Self::Retry { .. } => true,
+            Self::Done { .. } | Self::Retry { .. } => true,
             Self::Duplicate => false,
             // What is too old to be known stays unknown.
             Self::Dead(letter) => letter.kind != DeadKind::TooOld,
@@ -89,8 +99,12 @@ impl Finished {
 
     // What is to be written of it; what it holds for that is taken out.
     fn write(&mut self, inlet: FunctionId) -> Write {
+        let mut blob_writes = Vec::new();
         let result = match &mut self.ended {
-            Ended::Done(effects) => OutcomeResult::Effects(std::mem::take(effects)),
+            Ended::Done { effects, blobs, .. } => {
+                blob_writes = std::mem::take(blobs);
+                OutcomeResult::Effects(std::mem::take(effects))
+            }
             Ended::Duplicate => OutcomeResult::Nothing,
             Ended::Retry { due_us, attempts } => OutcomeResult::Retry { due_us: *due_us, attempts: *attempts },
             Ended::Dead(letter) => {
@@ -117,6 +131,7 @@ impl Finished {
             event: self.event.event.clone(),
             stamp: self.stamp,
             result,
+            blobs: blob_writes,
         })
     }
 }
@@ -333,6 +348,8 @@ impl Group {
     }
 
     fn settle(&mut self, pipeline: &Pipeline, wakers: &Wakers, committed: &Committed) {
+        // Before what was reserved for contents is given back.
+        pipeline.blobs.committed(committed.blob_bytes);
         let counters = &pipeline.counters;
         let mut lanes = BTreeMap::new();
         for finished in self.outcomes.drain(..) {
@@ -340,7 +357,7 @@ impl Group {
                 *lanes.entry(lane).or_insert(0) += 1;
             }
             match finished.ended {
-                Ended::Done(_) => counters.handled.add(1),
+                Ended::Done { .. } => counters.handled.add(1),
                 Ended::Duplicate => counters.duplicates.add(1),
                 Ended::Dead(_) => counters.dead.add(1),
                 Ended::Retry { .. } => counters.retried.add(1),

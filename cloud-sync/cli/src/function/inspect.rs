@@ -27,6 +27,8 @@ struct Inspected<'a> {
     streams: &'a [String],
     publish: &'a [String],
     queues: &'a [String],
+    blobs: Vec<String>,
+    blobs_read: Vec<String>,
     /// How often it is given an event on which it fails.
     tries: u32,
     config: BTreeMap<&'a str, String>,
@@ -96,6 +98,8 @@ fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) 
         streams: &allow.streams,
         publish: &allow.publish,
         queues: &allow.queues,
+        blobs: allow.blobs.iter().map(ToString::to_string).collect(),
+        blobs_read: allow.blobs_read.iter().map(ToString::to_string).collect(),
         tries: retry.tries,
         config: config.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect(),
         limits: ShownLimits { fuel, memory_kib, effects, output_kib, state_value_kib },
@@ -115,6 +119,7 @@ fn trigger(trigger: &Trigger) -> String {
         Trigger::Device { change } => {
             format!("device {}", change.map_or("connected or disconnected", |change| change.name()))
         }
+        Trigger::Blob { pattern } => format!("blob {pattern}"),
         other => format!("{other:?}"),
     }
 }
@@ -185,6 +190,8 @@ fn show(out: &Out, inspected: &Inspected<'_>, load_ms: f64) -> String {
     rows.push(("streams", list(inspected.streams.to_vec())));
     rows.push(("publish", list(inspected.publish.to_vec())));
     rows.push(("queues", list(inspected.queues.to_vec())));
+    rows.push(("blobs", list(inspected.blobs.clone())));
+    rows.push(("blobs read", list(inspected.blobs_read.clone())));
     rows.push(("tries", format!("{} for each event", inspected.tries)));
     rows.push(("config", list(inspected.config.iter().map(|(key, value)| format!("{key}={value}")).collect())));
     rows.push((

@@ -17,6 +17,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "config_get" (func $config_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_next" (func $state_next (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "blob_size" (func $blob_size (param i32 i32) (result i32)))
+    (import "edge_v1" "blob_get" (func $blob_get (param i32 i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "random_fill" (func $random_fill (param i32 i32)))
     (import "edge_v1" "state_put" (func $state_put (param i32 i32 i32 i32)))
     (import "edge_v1" "state_delete" (func $state_delete (param i32 i32)))
@@ -24,6 +26,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "publish" (func $publish (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "enqueue" (func $enqueue (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "blob_put" (func $blob_put (param i32 i32 i32 i32 i32 i32)))
+    (import "edge_v1" "blob_delete" (func $blob_delete (param i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -64,6 +68,8 @@ pub(crate) fn spec() -> Spec {
             streams: vec![StreamPattern::new("alerts").unwrap(), StreamPattern::new("raw.*").unwrap()],
             publish: vec![Filter::new("out/#").unwrap()],
             queues: vec!["q".to_owned()],
+            blobs: vec!["thumbs/*".parse().unwrap()],
+            blobs_read: vec!["images/*".parse().unwrap()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,
@@ -93,6 +99,7 @@ pub(crate) fn event() -> Event {
 pub(crate) struct State {
     pub(crate) values: BTreeMap<Vec<u8>, Arc<[u8]>>,
     pub(crate) asked: usize,
+    pub(crate) blobs: BTreeMap<String, Vec<u8>>,
 }
 
 impl Reads for State {
@@ -106,6 +113,17 @@ impl Reads for State {
         let mut keys = self.values.keys().filter(|key| key.as_slice() > after || after < prefix);
         Ok(keys.find(|key| key.starts_with(prefix)).cloned())
     }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        self.asked += 1;
+        Ok(self.blobs.get(name).map(|blob| blob.len() as u64))
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        self.asked += 1;
+        let piece = |blob: &Vec<u8>| blob.iter().skip(offset as usize).take(len).copied().collect();
+        Ok(self.blobs.get(name).map(piece))
+    }
 }
 
 /// A state that cannot be read.
@@ -117,6 +135,14 @@ impl Reads for Broken {
     }
 
     fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Err(ReadError("disk on fire".into()))
+    }
+
+    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
+        Err(ReadError("disk on fire".into()))
+    }
+
+    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
         Err(ReadError("disk on fire".into()))
     }
 }
