@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::artifacts::Artifacts;
+use crate::blobs::{self, Blobs};
 use crate::clock::Clock;
 use crate::config::{Cloud, Config, LocalFunction, Mqtt};
 use crate::counters::Counters;
@@ -38,8 +39,10 @@ use crate::pipeline::worker;
 use crate::pipeline::writer::{self, End, Wakers};
 use crate::plan::Version;
 use crate::triggers;
+use crate::triggers::blobs::Transfers;
 use crate::triggers::queue::Queues;
 use crate::triggers::schedule::Schedules;
+use crate::triggers::watch::Watch;
 use crate::uplink::{OutboxTurn, Uplink};
 use crate::{dispatcher, install, limits, status};
 
@@ -88,8 +91,16 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     fs::create_dir_all(data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
     let store_dir = data_dir.join("store");
     let (store, recovery) = Store::open_or_recover(&store_dir)?;
-    if let Some(recovery) = recovery {
+    if let Some(recovery) = &recovery {
         tracing::error!("{recovery}");
+    }
+    let blobs = Blobs::open(data_dir, config.blobs)
+        .with_context(|| format!("cannot make the folder for blobs in {}", data_dir.display()))?;
+    let mut collect_reader = store.reader()?;
+    blobs.committed(collect_reader.blob_usage()?.1);
+    let swept = blobs.sweep(&mut collect_reader, recovery.as_ref().map(|recovery| recovery.quarantine.as_path()))?;
+    if swept > 0 {
+        tracing::info!(swept, "contents of blobs that nothing refers to were removed");
     }
     let epoch = store.epoch();
     let artifacts = Artifacts::open(data_dir)
@@ -98,7 +109,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let reader = || store.reader();
     let (dispatch_reader, status_reader, report_reader) = (reader()?, reader()?, reader()?);
     let (uplink_reader, keeper_reader) = (reader()?, reader()?);
-    let (queue_reader, schedule_reader) = (reader()?, reader()?);
+    let (queue_reader, schedule_reader, transfer_reader) = (reader()?, reader()?, reader()?);
+    let mut watch_reader = reader()?;
     let metered = store.reader()?.metered()?;
     let worker_readers = (0..config.gateway.workers).map(|_| reader()).collect::<Result<Vec<_>, _>>()?;
 
@@ -108,7 +120,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let counters = Arc::new(Counters::default());
     let (clock, retention) = (Clock::start(), Arc::new(config.retention));
     let meter = Meter::new(clock.clone(), metered);
-    let pipeline = Pipeline::new(sender.clone(), counters.clone(), clock.clone(), retention.clone());
+    let pipeline = Pipeline::new(sender.clone(), counters.clone(), clock.clone(), retention.clone(), blobs.clone());
     let writer_thread = {
         let (pipeline, wakers) = (pipeline.clone(), wakers.clone());
         thread("writer", move || {
@@ -194,12 +206,17 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     tasks.spawn(queues.run());
     let schedules = Schedules { reader: schedule_reader, writer: sender.clone(), pipeline: pipeline.clone() };
     tasks.spawn(schedules.run());
+    tasks.spawn(blobs::collect(blobs, collect_reader, sender.clone()));
     if let Some(http) = config.http {
         let address = http.address;
         let listener = triggers::http::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} for requests to functions"))?;
-        tasks.spawn(triggers::http::serve(listener, http, pipeline.clone()));
+        let transfers = Transfers::new(pipeline.clone(), sender.clone(), transfer_reader);
+        tasks.spawn(triggers::http::serve(listener, http, pipeline.clone(), transfers));
+    }
+    for watch in config.watches {
+        tasks.spawn(Watch::new(watch, pipeline.clone(), sender.clone(), &mut watch_reader)?.run());
     }
     let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
     tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers, outgoing));

@@ -10,8 +10,8 @@ use std::time::Duration;
 use agent_core::Filter;
 use agent_core::retention::Retention;
 use agent_functions::Secrets;
-use function_package::PublicKey;
-use function_package::checked::{self, Mistakes, Table, integer, parsed, text};
+use function_package::checked::{self, Mistakes, Table, integer, one_of, parsed, text};
+use function_package::{PublicKey, check_bucket};
 
 use crate::inlet::identity::{Entry, MAX_DEPTH, MAX_ENTRIES, Mapping, Place};
 
@@ -40,6 +40,10 @@ pub struct Config {
     pub http: Option<Http>,
     /// What only functions may know that name it.
     pub secrets: Secrets,
+    /// How much room blobs may take.
+    pub blobs: Blobs,
+    /// Folders whose files become blobs.
+    pub watches: Vec<Watch>,
     /// Functions that are part of this gateway, not deployed to it.
     pub functions: Vec<LocalFunction>,
 }
@@ -133,6 +137,52 @@ pub struct Http {
     pub max_body_bytes: usize,
 }
 
+/// How much room blobs may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blobs {
+    /// Bytes of one.
+    pub max_bytes: u64,
+    /// Bytes of all contents.
+    pub quota_bytes: u64,
+}
+
+/// A folder whose files become blobs.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The bucket that they go to, under their path below the folder. No two folders have the same.
+    pub bucket: String,
+    /// What the names of the files begin and end with; `None`: all of them are meant.
+    pub files: Option<(String, String)>,
+    /// How long a file must rest until it counts as complete.
+    pub settle: Duration,
+    /// What becomes of a file that was stored.
+    pub after: After,
+    /// The media type of all of them.
+    pub content_type: Option<String>,
+}
+
+/// What becomes of a file that was stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum After {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted.
+    Delete,
+}
+
+impl Watch {
+    /// Whether a file of this path is meant, by what stands behind its last slash.
+    pub fn is_meant(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        self.files.as_ref().is_none_or(|(begin, end)| {
+            name.len() >= begin.len() + end.len() && name.starts_with(begin) && name.ends_with(end)
+        })
+    }
+}
+
 /// Whose functions may be deployed.
 #[derive(Debug, Default)]
 pub struct Deploy {
@@ -202,6 +252,13 @@ impl Config {
             let usage = root.table("usage", |t| Some(t.optional("every_s", integer(1..=3_600)).unwrap_or(300)));
             let http = root.optional_table("http", http);
             let secrets = root.table("secrets", |t| Some(secrets::secrets(t, base)));
+            let blobs = root.table("blobs", |t| {
+                // A function asks for the size of one as an i32.
+                let max = t.optional("max_mib", integer(1..=2_047)).unwrap_or(DEFAULT_BLOB_MIB);
+                let quota = t.optional("quota_mib", integer(1..=100_000_000)).unwrap_or(DEFAULT_BLOBS_MIB);
+                Some(Blobs { max_bytes: max << 20, quota_bytes: quota << 20 })
+            });
+            let watches = watches(root, base);
             let functions = root.tables("function", 0..=1_000, |t| {
                 let path = t.required("path", text(1..=4_096));
                 let config = t.table("config", |t| {
@@ -220,6 +277,8 @@ impl Config {
                 status: status?,
                 http,
                 secrets: secrets?,
+                blobs: blobs?,
+                watches,
                 functions,
             })
         })
@@ -311,6 +370,47 @@ fn mqtt(t: &mut Table<'_, '_>, mapping: &Arc<Mapping>) -> Option<Mqtt> {
     listen.map(Mqtt::Listen).or(connect.map(Mqtt::Connect))
 }
 
+fn watches(root: &mut Table<'_, '_>, base: &Path) -> Vec<Watch> {
+    let watches = root.tables("watch", 0..=MAX_WATCHES, |t| {
+        let folder = t.required("folder", text(1..=4_096));
+        let bucket = t.required(
+            "bucket",
+            parsed("a bucket such as \"imports\"", |name: &str| check_bucket(name).map(|()| name.to_owned())),
+        );
+        let files = t.optional(
+            "files",
+            parsed("a name with one \"*\" such as \"*.csv\"", |pattern: &str| {
+                let (begin, end) = pattern.split_once('*').ok_or("has no \"*\"")?;
+                if end.contains('*') || pattern.contains('/') {
+                    return Err("has more than one \"*\", or a \"/\"");
+                }
+                Ok((begin.to_owned(), end.to_owned()))
+            }),
+        );
+        let settle_ms = t.optional("settle_ms", integer(100..=3_600_000)).unwrap_or(DEFAULT_SETTLE_MS);
+        let after = t.optional("after", one_of(&[("keep", After::Keep), ("delete", After::Delete)]));
+        let content_type = t.optional("type", text(1..=255));
+        Some(Watch {
+            folder: base.join(folder?),
+            bucket: bucket?,
+            files,
+            settle: Duration::from_millis(settle_ms),
+            after: after.unwrap_or_default(),
+            content_type,
+        })
+    });
+    for (index, watch) in watches.iter().enumerate() {
+        if watches[..index].iter().any(|earlier| earlier.bucket == watch.bucket) {
+            let bucket = &watch.bucket;
+            root.mistake(
+                "watch",
+                format!("has two folders for the bucket \"{bucket}\"; give each a bucket of its own"),
+            );
+        }
+    }
+    watches
+}
+
 fn http(t: &mut Table<'_, '_>) -> Option<Http> {
     let address = t.required("listen", address());
     let token = t.optional("token", text(16..=512)).map(Secret);
@@ -347,6 +447,18 @@ fn url(text: &str) -> Result<String, String> {
 
 // The default of the broker, which bounds what one connection can make the agent hold.
 const DEFAULT_PACKET_BYTES: u32 = 1 << 20;
+
+/// How large a blob may be, if nothing is said: a minute of video from a camera.
+const DEFAULT_BLOB_MIB: u64 = 64;
+
+/// How much room all of them may take, if nothing is said: what the smallest gateways can spare.
+const DEFAULT_BLOBS_MIB: u64 = 1_024;
+
+/// Most watched folders: each is looked through by itself.
+const MAX_WATCHES: usize = 64;
+
+/// How long a file must rest, if nothing is said: longer than whoever writes it pauses.
+const DEFAULT_SETTLE_MS: u64 = 2_000;
 
 /// The largest body of a request, if nothing is said: that of a large MQTT message.
 const DEFAULT_HTTP_BODY_KIB: usize = 256;
@@ -447,6 +559,31 @@ mod tests {
         let entries = (0..=MAX_ENTRIES).map(|n| format!("[[identity]]\ntopic = \"t{n}\"\nsequence = \"json:a\"\n"));
         let many = mistakes(&format!("{rest}{}", entries.collect::<String>()));
         assert!(many.contains("identity: there are 65 of them; allowed is"), "{many}");
+    }
+
+    #[test]
+    fn watched_folders_have_a_bucket_each() {
+        let rest = "[gateway]\ndata_dir = \"d\"\n[mqtt.listen]\naddress = \"[::1]:1\"\n";
+        let watch = |bucket: &str, more: &str| format!("[[watch]]\nfolder = \"in\"\nbucket = \"{bucket}\"\n{more}");
+        let good = format!("{rest}{}{}", watch("a", "files = \"r-*.csv\"\nafter = \"delete\"\n"), watch("b", ""));
+        let config = Config::parse("agent.toml", &good, Path::new("/etc/agent")).unwrap();
+        let [one, two] = config.watches.as_slice() else { panic!("{:?}", config.watches) };
+        assert_eq!(
+            (one.folder.as_path(), one.after, two.after),
+            (Path::new("/etc/agent/in"), After::Delete, After::Keep)
+        );
+        assert!(one.is_meant("a/x/r-1.csv") && !one.is_meant("a/r-1/x.csv") && !one.is_meant("a/r-.cs"));
+        assert!(!one.is_meant("a/r-.csv".strip_suffix('v').unwrap()) && two.is_meant("b/anything"));
+        assert_eq!((config.blobs.max_bytes, config.blobs.quota_bytes), (64 << 20, 1 << 30));
+        let wrong = format!("{rest}{}{}", watch("A", "files = \"a\"\nafter = \"move\"\n"), "[blobs]\nmax_mib = 2048\n");
+        let found = mistakes(&wrong);
+        for part in
+            ["watch[1].bucket: is \"A\"", "watch[1].files: is \"a\": has no \"*\"", "watch[1].after", "blobs.max_mib"]
+        {
+            assert!(found.contains(part), "{found}");
+        }
+        let twice = mistakes(&format!("{rest}{}{}", watch("a", ""), watch("a", "")));
+        assert!(twice.contains("watch: has two folders for the bucket \"a\""), "{twice}");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Counters {
     pub delivered: Counter,
     /// Times that a commit failed, after which everything in flight was thrown away and asked for again.
     pub resets: Counter,
+    /// Files of watched folders that are not taken, and folders that cannot be read.
+    pub files_refused: Counter,
     /// Answers of the control plane that contradicted what is known.
     pub alarms: Counter,
 }

@@ -9,7 +9,10 @@ use std::process::ExitCode;
 use agent_store::{Item, Survey, inspect, salvage_copy};
 use anyhow::{Context, Result};
 
+mod contents;
 mod show;
+
+use contents::Contents;
 
 /// How many dead letters are shown, the newest: all of them are in the export.
 const LETTERS: usize = 5;
@@ -20,6 +23,9 @@ const LETTERS: usize = 5;
 pub struct Arguments {
     /// The folder of the store, or the agent's data folder.
     pub dir: PathBuf,
+    /// Reads all contents of blobs, too, and computes their digests; without it only their lengths are compared.
+    #[arg(long)]
+    pub deep: bool,
     /// Prints one JSON object instead of text.
     #[arg(long)]
     pub json: bool,
@@ -62,7 +68,12 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
         None => None,
     };
     let (mut letters, mut written) = (VecDeque::new(), Ok(()));
+    let mut contents = Contents::beside(&dir, arguments.deep);
     let survey = inspect(&dir, |item| {
+        if let Item::Content { digest, bytes } = &item {
+            contents.look(digest, *bytes);
+            return written.is_ok();
+        }
         if let Some((_, file)) = &mut export {
             written =
                 serde_json::to_writer(&mut *file, &show::line(&item)).map_err(Into::into).and_then(|()| writeln!(file));
@@ -83,11 +94,11 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
     }
     let salvaged =
         arguments.salvage.as_deref().map(|to| salvage_copy(&dir, to).map(|survey| (to, survey))).transpose()?;
-    let verdict = judge(&survey);
+    let verdict = judge(&survey, &contents);
     if arguments.json {
-        writeln!(out, "{}", show::object(&survey, &letters, salvaged.as_ref()))?;
+        writeln!(out, "{}", show::object(&survey, &contents, &letters, salvaged.as_ref()))?;
     } else {
-        show::text(out, &dir, &survey, &letters, salvaged.as_ref())?;
+        show::text(out, &dir, (&survey, &contents), &letters, salvaged.as_ref())?;
     }
     Ok(verdict)
 }
@@ -97,11 +108,14 @@ fn store_in(dir: &Path) -> PathBuf {
     if !dir.join("store.db").exists() && inner.join("store.db").exists() { inner } else { dir.to_owned() }
 }
 
-fn judge(survey: &Survey) -> Verdict {
+fn judge(survey: &Survey, contents: &Contents) -> Verdict {
     let rows: u64 = survey.queues.iter().map(|queue| queue.whole).sum();
-    if survey.is_whole() {
+    if survey.is_whole() && contents.damaged == 0 {
         Verdict::Whole
-    } else if rows + survey.dead_letters == 0 && survey.functions.is_empty() && survey.deployments.is_empty() {
+    } else if rows + survey.dead_letters + survey.blobs == 0
+        && survey.functions.is_empty()
+        && survey.deployments.is_empty()
+    {
         Verdict::Unreadable
     } else {
         Verdict::Damaged
@@ -131,6 +145,7 @@ mod tests {
                 partition: "p".into(),
                 seen: None,
                 uses: agent_store::Uses::Nothing,
+                blobs: Vec::new(),
                 event: Event::new(EventKind::Mqtt, "pump-7", "plant/7", *b"21.5", 0),
                 stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
                 usage: Default::default(),
@@ -159,7 +174,7 @@ mod tests {
     }
 
     fn look(dir: &Path, export: Option<PathBuf>, salvage: Option<PathBuf>) -> (Verdict, String, Value) {
-        let mut arguments = Arguments { dir: dir.into(), json: false, export, salvage };
+        let mut arguments = Arguments { dir: dir.into(), deep: true, json: false, export, salvage };
         let (mut text, mut object) = (Vec::new(), Vec::new());
         let verdict = run(&arguments, &mut text).unwrap();
         (arguments.export, arguments.salvage, arguments.json) = (None, None, true);
@@ -183,7 +198,7 @@ mod tests {
         let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["dead_letter", "record", "record", "record", "record"]);
         assert_eq!((&lines[1]["body"]["text"], &lines[3]["body"]["hex"]), (&json!("one"), &json!("ff")));
-        let arguments = Arguments { dir: dir.path().into(), json: false, export: Some(to), salvage: None };
+        let arguments = Arguments { dir: dir.path().into(), deep: false, json: false, export: Some(to), salvage: None };
         assert!(run(&arguments, &mut Vec::new()).is_err(), "nothing is overwritten");
     }
 
@@ -203,6 +218,33 @@ mod tests {
         assert_eq!((&streams[0]["stream"], &streams[1]["stream"], &streams[1]["waiting"]), expected);
         assert_eq!(object["queues"][0]["gone"], json!([{ "stream": "s", "reason": "expired", "records": 2 }]));
         assert!(text.contains("normal: 2 records of stream s are gone (expired)"), "{text}");
+    }
+
+    #[test]
+    fn a_content_that_is_gone_or_another_is_named() {
+        use agent_store::{Blob, BlobWrite};
+
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("store")).unwrap();
+        let limits = crate::config::Blobs { max_bytes: 1_000, quota_bytes: 1_000 };
+        let blobs = crate::blobs::Blobs::open(dir.path(), limits).unwrap();
+        let stored = blobs.put(b"content").unwrap();
+        let blob = Blob { digest: stored.digest, bytes: 7, content_type: "text/plain".into(), stored_us: 1 };
+        store.commit(&[Write::Blob(BlobWrite::Put { name: "a/b".into(), blob, wanted: vec![] })]).unwrap();
+        let (verdict, text, object) = look(dir.path(), None, None);
+        assert_eq!(
+            (verdict, &object["blobs"]["count"], &object["blobs"]["bytes"]),
+            (Verdict::Whole, &json!(1), &json!(7))
+        );
+        assert!(text.contains("blobs: 1, with 1 contents of 7 bytes"), "{text}");
+        let path = dir.path().join("blobs").join(crate::blobs::place(&stored.digest));
+        fs::write(&path, b"Content").unwrap();
+        let (verdict, text, _) = look(dir.path(), None, None);
+        assert!(verdict == Verdict::Damaged && text.contains("its SHA-256 is"), "{text}");
+        fs::remove_file(&path).unwrap();
+        let (verdict, text, object) = look(dir.path(), None, None);
+        assert!(verdict == Verdict::Damaged && text.contains("No such file"), "{text}");
+        assert_eq!((&object["whole"], &object["blobs"]["damaged"]), (&json!(false), &json!(1)));
     }
 
     #[test]
@@ -227,7 +269,7 @@ mod tests {
     #[test]
     fn what_is_no_store_is_said_to_be_none() {
         let dir = tempfile::tempdir().unwrap();
-        let arguments = Arguments { dir: dir.path().into(), json: false, export: None, salvage: None };
+        let arguments = Arguments { dir: dir.path().into(), deep: false, json: false, export: None, salvage: None };
         assert!(run(&arguments, &mut Vec::new()).is_err());
         fs::write(dir.path().join("store.db"), [7; 9_000]).unwrap();
         assert_eq!(look(dir.path(), None, None).0, Verdict::Unreadable);

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod artifacts;
+pub mod blobs;
 pub mod clock;
 pub mod config;
 pub mod counters;

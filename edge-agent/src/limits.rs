@@ -56,6 +56,24 @@ pub const LOOK_AT_CLOCK: Duration = Duration::from_secs(20);
 /// Requests to functions over HTTP that wait for their answer at once. Each holds its body.
 pub const HTTP_REQUESTS: usize = 256;
 
+/// Blobs that are taken or given over HTTP at once. Each holds some pieces of 64 KiB.
+pub const BLOB_TRANSFERS: usize = 16;
+
+/// How long a client may send nothing of a blob, or take nothing of it.
+pub const BLOB_IDLE: Duration = Duration::from_secs(60);
+
+/// Files of a watched folder. Each is looked at every time, and what is known of it held in memory.
+pub const WATCHED_FILES: usize = 10_000;
+
+/// How often a watched folder is looked through: half of the time that a file must rest, within these.
+pub const LOOK_AT_FOLDER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often contents to which nothing refers are looked for; also whenever there may be some.
+pub const COLLECT_EVERY: Duration = Duration::from_secs(10);
+
+/// Contents that are removed in one go.
+pub const COLLECTED: usize = 256;
+
 /// Header fields of a request that a function is told, in bytes; more are left out.
 pub const HTTP_HEADER_BYTES: usize = 8 << 10;
 

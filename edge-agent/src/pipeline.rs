@@ -21,12 +21,14 @@ use agent_store::Uses;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::limits;
 use crate::plan::{Plan, Slot};
 use crate::totals::Totals;
 
+mod blobs;
 pub mod worker;
 pub mod writer;
 
@@ -70,6 +72,8 @@ pub struct Pipeline {
     pub clock: Clock,
     /// What becomes of records that wait.
     pub retention: Arc<Retention>,
+    /// The contents of blobs.
+    pub blobs: Arc<Blobs>,
 }
 
 struct LanesState {
@@ -119,7 +123,13 @@ const ROOM_UNIT: u32 = limits::BYTES_IN_FLIGHT / limits::EVENTS_IN_FLIGHT as u32
 
 impl Pipeline {
     /// A pipeline whose outcomes go to this writer.
-    pub fn new(writer: writer::Sender, counters: Arc<Counters>, clock: Clock, retention: Arc<Retention>) -> Arc<Self> {
+    pub fn new(
+        writer: writer::Sender,
+        counters: Arc<Counters>,
+        clock: Clock,
+        retention: Arc<Retention>,
+        blobs: Arc<Blobs>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             lanes: Mutex::new(LanesState { lanes: Lanes::new(limits::LANE_MEMORY), stopping: false }),
             work: Condvar::new(),
@@ -132,6 +142,7 @@ impl Pipeline {
             totals: Totals::default(),
             clock,
             retention,
+            blobs,
         })
     }
 

@@ -183,6 +183,13 @@ impl Plan {
         self.slots.values()
     }
 
+    /// The functions that want to hear of a blob of this name.
+    pub fn blob_readers(&self, name: &str) -> Vec<Arc<str>> {
+        let wants = |trigger: &Trigger| matches!(trigger, Trigger::Blob { pattern } if pattern.matches(name));
+        let slots = self.slots().filter(|slot| slot.active.load().current.triggers.iter().any(wants));
+        slots.map(|slot| slot.name.clone()).collect()
+    }
+
     /// Every topic filter that any function listens to, each once.
     pub fn filters(&self) -> Vec<Filter> {
         let mut filters: Vec<Filter> =

@@ -50,6 +50,7 @@ struct Status {
     broker: Option<Broker>,
     dead_letters: u64,
     messages: u64,
+    blobs: Blobs,
     resets: u64,
     functions: Vec<Function>,
     usage: Vec<Usage>,
@@ -74,6 +75,14 @@ struct Records {
     delivered: u64,
     alarms: u64,
     streams: Vec<Stream>,
+}
+
+// How many names there are, and the bytes of all contents.
+#[derive(Serialize)]
+struct Blobs {
+    count: u64,
+    bytes: u64,
+    files_refused: u64,
 }
 
 #[derive(Serialize)]
@@ -172,7 +181,7 @@ async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static st
 }
 
 async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
-    let Counted { usage, states, dead_letters, messages } =
+    let Counted { usage, states, dead_letters, messages, blobs: (count, bytes) } =
         read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let pipeline = &sources.pipeline;
     let counters = &pipeline.counters;
@@ -202,6 +211,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
         broker: sources.broker.get().map(|broker| self::broker(broker.stats())),
         dead_letters,
         messages,
+        blobs: Blobs { count, bytes, files_refused: counters.files_refused.get() },
         resets: counters.resets.get(),
         functions,
         usage: pipeline.totals.read().parts().iter().map(self::usage).collect(),
@@ -214,6 +224,7 @@ struct Counted {
     states: Vec<FunctionUsage>,
     dead_letters: u64,
     messages: u64,
+    blobs: (u64, u64),
 }
 
 async fn metrics(State(sources): State<Arc<Sources>>) -> Result<impl IntoResponse, (StatusCode, String)> {
@@ -240,6 +251,7 @@ fn read(sources: &Sources) -> Result<Counted, agent_store::StoreError> {
             states: reader.functions()?,
             dead_letters: reader.dead_letter_count()?,
             messages: reader.message_count()?,
+            blobs: reader.blob_usage()?,
         })
     })
 }

@@ -4,6 +4,8 @@
 //! more is used up with the outcome ([`Origin`](crate::pipeline::Origin)). Another sort is a kind of event in the contract
 //! (`function-sdk/abi`), an entry of the manifest (`function_package::Trigger`), and a module here.
 
+pub mod blobs;
 pub mod http;
 pub mod queue;
 pub mod schedule;
+pub mod watch;

@@ -18,6 +18,7 @@ fn emit(function: FunctionId, priority: Priority) -> Write {
         partition: "p".into(),
         seen: None,
         uses: agent_store::Uses::Nothing,
+        blobs: Vec::new(),
         event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
         stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
         usage: Default::default(),

@@ -59,6 +59,20 @@ static double measure(edge_bytes text) {
     return number;
 }
 
+static void blob_size(edge_bytes name) {
+    edge_text text = {0};
+    int32_t size = edge_blob_size(name);
+    if (size >= 0) edge_add_u64(&text, (uint64_t)size);
+    answer_read(size >= 0, edge_made(&text));
+}
+
+static void blob_get(edge_bytes rest) {
+    uint32_t offset = number(edge_cut(&rest, ' ')), cap = number(edge_cut(&rest, ' '));
+    char *room = edge_room(cap);
+    int32_t read = edge_blob_read(rest, offset, room, cap);
+    answer_read(read >= 0, (edge_bytes){room, read >= 0 ? (uint32_t)read : 0});
+}
+
 static int32_t digit(edge_bytes word) { return word.len == 1 ? word.at[0] - '0' : -1; }
 
 static void obey(const edge_event *event, edge_bytes line) {
@@ -116,6 +130,15 @@ static void obey(const edge_event *event, edge_bytes line) {
     } else if (edge_same(command, EDGE("observe"))) {
         edge_bytes name = edge_cut(&rest, ' ');
         edge_observe(name, measure(rest));
+    } else if (edge_same(command, EDGE("blobput"))) {
+        edge_bytes name = edge_cut(&rest, ' '), type = edge_cut(&rest, ' ');
+        edge_blob_put(name, type, rest);
+    } else if (edge_same(command, EDGE("blobdelete"))) {
+        edge_blob_delete(rest);
+    } else if (edge_same(command, EDGE("blobsize"))) {
+        blob_size(rest);
+    } else if (edge_same(command, EDGE("blobget"))) {
+        blob_get(rest);
     } else if (edge_same(command, EDGE("log"))) {
         int32_t level = digit(edge_cut(&rest, ' '));
         edge_log(level, rest);

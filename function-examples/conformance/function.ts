@@ -62,6 +62,17 @@ function obey(event: edge.Event, line: string): void {
   } else if (command == "observe") {
     const name = words.next();
     edge.observe(name, measure(words.rest));
+  } else if (command == "blobput") {
+    const name = words.next(), type = words.next();
+    edge.blobPut(name, edge.utf8(words.rest), type);
+  } else if (command == "blobdelete") {
+    edge.blobDelete(words.rest);
+  } else if (command == "blobsize") {
+    const size = edge.blobSize(words.rest);
+    answerRead(size < 0 ? null : edge.utf8(size.toString()));
+  } else if (command == "blobget") {
+    const offset = words.number(), length = words.number();
+    answerRead(edge.blobRead(words.rest, offset, length));
   } else if (command == "log") {
     const level = words.number();
     edge.log(level, words.rest);

@@ -31,6 +31,10 @@ const Command = enum {
     respond,
     count,
     observe,
+    blobput,
+    blobdelete,
+    blobsize,
+    blobget,
     log,
     logwith,
     twin,
@@ -98,6 +102,18 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
         .observe => {
             const name = cut(&rest, ' ');
             edge.observe(name, measure(rest));
+        },
+        .blobput => {
+            const name = cut(&rest, ' ');
+            const kind = cut(&rest, ' ');
+            edge.blobPut(name, kind, rest);
+        },
+        .blobdelete => edge.blobDelete(rest),
+        .blobsize => try answerRead(if (edge.blobSize(rest)) |size| try std.fmt.allocPrint(edge.allocator, "{}", .{size}) else null),
+        .blobget => {
+            const offset = try number(u32, &rest);
+            const room = try edge.allocator.alloc(u8, try number(u32, &rest));
+            try answerRead(edge.blobRead(rest, offset, room));
         },
         .log => {
             const level = try number(u2, &rest);

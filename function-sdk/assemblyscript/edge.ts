@@ -28,6 +28,10 @@ declare function secret_get(key: usize, key_len: i32, out: usize, out_cap: i32):
 declare function state_get(key: usize, key_len: i32, out: usize, out_cap: i32): i32;
 @external("edge_v1", "state_next")
 declare function state_next(prefix: usize, prefix_len: i32, after: usize, after_len: i32, out: usize, out_cap: i32): i32;
+@external("edge_v1", "blob_size")
+declare function blob_size(name: usize, name_len: i32): i32;
+@external("edge_v1", "blob_get")
+declare function blob_get(name: usize, name_len: i32, offset: u32, out: usize, out_cap: i32): i32;
 @external("edge_v1", "random_fill")
 declare function random_fill(out: usize, out_len: i32): void;
 @external("edge_v1", "state_put")
@@ -50,6 +54,10 @@ declare function twin_report(name: usize, name_len: i32, value: usize, value_len
 declare function count_(name: usize, name_len: i32, value: f64): void;
 @external("edge_v1", "observe")
 declare function observe_(name: usize, name_len: i32, value: f64): void;
+@external("edge_v1", "blob_put")
+declare function blob_put(name: usize, name_len: i32, kind: usize, kind_len: i32, body: usize, body_len: i32): void;
+@external("edge_v1", "blob_delete")
+declare function blob_delete(name: usize, name_len: i32): void;
 @external("edge_v1", "log")
 declare function log_(level: i32, text: usize, text_len: i32): void;
 @external("edge_v1", "log_with")
@@ -62,7 +70,7 @@ export enum LogLevel { Error = 0, Warn = 1, Info = 2, Debug = 3 }
 /** Flags of `publish`; they are added up. */
 export enum Publish { Qos0 = 0, Qos1 = 1, Qos2 = 2, Retain = 4 }
 /** How an event came to be; a later gateway knows more. */
-export enum EventKind { Mqtt = 0, Http = 1, Schedule = 2, Queue = 3, Device = 4 }
+export enum EventKind { Mqtt = 0, Http = 1, Schedule = 2, Queue = 3, Device = 4, Blob = 6 }
 
 /** The event. A later gateway writes a longer header; what is here stays where it is. */
 export class Event {
@@ -125,6 +133,19 @@ export function stateKeys(prefix: string): string[] {
     after = room.slice(0, length);
     keys.push(text(after));
   }
+}
+
+/** The bytes of a blob, `BUCKET/NAME` or `sha256:` and the event's attribute `digest`; -1 if there is none. */
+export function blobSize(name: string): i32 {
+  const n = utf8(name);
+  return blob_size(n.dataStart, n.length);
+}
+
+/** Reads `length` bytes of a blob from `offset` on, or as many as there are; null if there is no such blob. */
+export function blobRead(name: string, offset: u32, length: i32): Uint8Array | null {
+  const n = utf8(name), room = new Uint8Array(length);
+  const read = blob_get(n.dataStart, n.length, offset, room.dataStart, length);
+  return read < 0 ? null : room.subarray(0, read);
 }
 
 /** Random bytes, for jitter and sampling: whoever knows the seed knows the numbers. */
@@ -208,6 +229,17 @@ export function count(name: string, value: f64): void {
 export function observe(name: string, value: f64): void {
   const n = utf8(name);
   observe_(n.dataStart, n.length, value);
+}
+
+/** Stores a blob; an empty type is `application/octet-stream`. */
+export function blobPut(name: string, body: Uint8Array, type: string = ""): void {
+  const n = utf8(name), t = utf8(type);
+  blob_put(n.dataStart, n.length, t.dataStart, t.length, body.dataStart, body.length);
+}
+
+export function blobDelete(name: string): void {
+  const n = utf8(name);
+  blob_delete(n.dataStart, n.length);
 }
 
 export function log(level: i32, line: string): void {

@@ -35,6 +35,9 @@ EDGE_IMPORT(state_get) int32_t edge_import_state_get(const void *key, size_t key
 EDGE_IMPORT(state_next)
 int32_t edge_import_state_next(const void *prefix, size_t prefix_len, const void *after, size_t after_len, void *out,
                                size_t out_cap);
+EDGE_IMPORT(blob_size) int32_t edge_import_blob_size(const void *name, size_t name_len);
+EDGE_IMPORT(blob_get)
+int32_t edge_import_blob_get(const void *name, size_t name_len, uint32_t offset, void *out, size_t out_cap);
 EDGE_IMPORT(random_fill) void edge_import_random_fill(void *out, size_t out_len);
 EDGE_IMPORT(state_put)
 void edge_import_state_put(const void *key, size_t key_len, const void *value, size_t value_len);
@@ -53,6 +56,10 @@ EDGE_IMPORT(twin_report)
 void edge_import_twin_report(const void *name, size_t name_len, const void *value, size_t value_len);
 EDGE_IMPORT(count) void edge_import_count(const void *name, size_t name_len, double value);
 EDGE_IMPORT(observe) void edge_import_observe(const void *name, size_t name_len, double value);
+EDGE_IMPORT(blob_put)
+void edge_import_blob_put(const void *name, size_t name_len, const void *type, size_t type_len, const void *body,
+                          size_t body_len);
+EDGE_IMPORT(blob_delete) void edge_import_blob_delete(const void *name, size_t name_len);
 EDGE_IMPORT(log) void edge_import_log(int32_t level, const void *text, size_t text_len);
 EDGE_IMPORT(log_with)
 void edge_import_log_with(int32_t level, const void *text, size_t text_len, const void *fields, size_t fields_len);
@@ -61,7 +68,7 @@ EDGE_IMPORT(fail) _Noreturn void edge_import_fail(const void *text, size_t text_
 enum { EDGE_NORMAL = 0, EDGE_HIGH = 1 };                                  /* priority of emit */
 enum { EDGE_QOS0 = 0, EDGE_QOS1 = 1, EDGE_QOS2 = 2, EDGE_RETAIN = 4 };    /* flags of publish */
 enum { EDGE_ERROR = 0, EDGE_WARN = 1, EDGE_INFO = 2, EDGE_DEBUG = 3 };    /* level of log */
-enum { EDGE_MQTT = 0, EDGE_HTTP = 1, EDGE_SCHEDULE = 2, EDGE_QUEUE = 3, EDGE_DEVICE = 4 }; /* kind of an event */
+enum { EDGE_MQTT = 0, EDGE_HTTP = 1, EDGE_SCHEDULE = 2, EDGE_QUEUE = 3, EDGE_DEVICE = 4, EDGE_BLOB = 6 }; /* kind of an event */
 
 enum { EDGE_KEY_MAX = 256 }; /* bytes of a key of the state */
 
@@ -200,6 +207,12 @@ EDGE_LONG int edge_state_next(edge_bytes prefix, edge_bytes *key) {
     *key = (edge_bytes){out, (uint32_t)len};
     return 1;
 }
+/* The bytes of a blob, BUCKET/NAME or "sha256:" and the event's `digest`; -1 if there is none. */
+static inline int32_t edge_blob_size(edge_bytes name) { return edge_import_blob_size(name.at, name.len); }
+/* Reads a blob from `offset` on, `cap` bytes at most; answers how many, which is 0 from its end on; -1 if there is none. */
+static inline int32_t edge_blob_read(edge_bytes name, uint32_t offset, void *out, uint32_t cap) {
+    return edge_import_blob_get(name.at, name.len, offset, out, cap);
+}
 static inline void edge_random(void *out, uint32_t len) { edge_import_random_fill(out, len); }
 
 /* ---- What it wants done. ---- */
@@ -243,6 +256,11 @@ static inline void edge_twin_report(edge_bytes name, edge_bytes value) {
 static inline void edge_count(edge_bytes name, double value) { edge_import_count(name.at, name.len, value); }
 /* Adds a value to a distribution. */
 static inline void edge_observe(edge_bytes name, double value) { edge_import_observe(name.at, name.len, value); }
+/* Stores a blob; an empty type is application/octet-stream. */
+static inline void edge_blob_put(edge_bytes name, edge_bytes type, edge_bytes body) {
+    edge_import_blob_put(name.at, name.len, type.at, type.len, body.at, body.len);
+}
+static inline void edge_blob_delete(edge_bytes name) { edge_import_blob_delete(name.at, name.len); }
 static inline void edge_log(int32_t level, edge_bytes text) { edge_import_log(level, text.at, text.len); }
 /* `fields`: names with values, made with edge_add_field. */
 static inline void edge_log_with(int32_t level, edge_bytes text, edge_bytes fields) {

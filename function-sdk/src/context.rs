@@ -146,6 +146,32 @@ impl<'e> Context<'e> {
         Ok(())
     }
 
+    /// How many bytes a blob has, `BUCKET/NAME` or what [`Event::blob`] answers; `None` if there is none. Blobs are read as
+    /// they were before this run: what it stores itself is not seen.
+    pub fn blob_size(&mut self, name: &str) -> Option<u32> {
+        self.host.blob_size(name)
+    }
+
+    /// Reads a piece of a blob into `out`, from `offset` on; how many bytes that were, which is 0 from its end on. `None` if
+    /// there is no such blob. However large it is, it can be walked through in a buffer of some kilobytes.
+    pub fn blob_read(&mut self, name: &str, offset: u32, out: &mut [u8]) -> Option<usize> {
+        self.host.blob_get(name, offset, out)
+    }
+
+    /// Effect: stores a blob under a name, `BUCKET/NAME`. An empty `content_type` is `application/octet-stream`.
+    ///
+    /// # Errors
+    /// The body cannot be encoded.
+    pub fn blob_put(&mut self, name: &str, content_type: &str, body: &(impl ToBytes + ?Sized)) -> Result {
+        self.host.blob_put(name, content_type, &body.to_bytes()?);
+        Ok(())
+    }
+
+    /// Effect: removes a blob; an absent one is no error.
+    pub fn blob_delete(&mut self, name: &str) {
+        self.host.blob_delete(name);
+    }
+
     /// Effect: a record to a cloud stream.
     ///
     /// # Errors

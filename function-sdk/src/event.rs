@@ -2,7 +2,7 @@
 
 use std::str;
 
-use function_abi::{Attributes, EventHeader, EventKind};
+use function_abi::{Attributes, BLOB_DIGEST, EventHeader, EventKind};
 
 use crate::{Error, Result};
 
@@ -88,6 +88,13 @@ impl<'e> Event<'e> {
     /// The first attribute of this name: `event.attribute("path.id")`.
     pub fn attribute(&self, name: &str) -> Option<&'e str> {
         self.attributes.get(name)
+    }
+
+    /// What names the content of the blob that the event is about, for [`Context::blob_read`](crate::Context::blob_read):
+    /// also if the blob's name has another content by now. `None` if it is about none.
+    pub fn blob(&self) -> Option<String> {
+        let digest = self.attribute("digest").filter(|_| self.kind == EventKind::Blob)?;
+        Some(format!("{BLOB_DIGEST}{digest}"))
     }
 
     /// Reads the block that the gateway wrote.

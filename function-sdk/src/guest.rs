@@ -22,6 +22,8 @@ mod imports {
             out: *mut u8,
             out_cap: usize,
         ) -> i32;
+        pub(super) fn blob_size(name: *const u8, name_len: usize) -> i32;
+        pub(super) fn blob_get(name: *const u8, name_len: usize, offset: u32, out: *mut u8, out_cap: usize) -> i32;
         pub(super) fn random_fill(out: *mut u8, out_len: usize);
         pub(super) fn state_put(key: *const u8, key_len: usize, value: *const u8, value_len: usize);
         pub(super) fn state_put_ttl(key: *const u8, key_len: usize, value: *const u8, value_len: usize, ttl_s: u32);
@@ -33,6 +35,15 @@ mod imports {
         pub(super) fn twin_report(name: *const u8, name_len: usize, value: *const u8, value_len: usize);
         pub(super) fn count(name: *const u8, name_len: usize, value: f64);
         pub(super) fn observe(name: *const u8, name_len: usize, value: f64);
+        pub(super) fn blob_put(
+            name: *const u8,
+            name_len: usize,
+            content_type: *const u8,
+            content_type_len: usize,
+            body: *const u8,
+            body_len: usize,
+        );
+        pub(super) fn blob_delete(name: *const u8, name_len: usize);
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
         pub(super) fn log_with(level: i32, text: *const u8, text_len: usize, fields: *const u8, fields_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
@@ -66,6 +77,17 @@ impl Host {
         read(|out, cap| unsafe {
             imports::state_next(prefix.as_ptr(), prefix.len(), after.as_ptr(), after.len(), out, cap)
         })
+    }
+
+    pub(crate) fn blob_size(&mut self, name: &str) -> Option<u32> {
+        // SAFETY: the gateway only reads from the live slice.
+        u32::try_from(unsafe { imports::blob_size(name.as_ptr(), name.len()) }).ok()
+    }
+
+    pub(crate) fn blob_get(&mut self, name: &str, offset: u32, out: &mut [u8]) -> Option<usize> {
+        // SAFETY: the gateway reads from the one live slice, and writes to the other, which nobody else holds.
+        let read = unsafe { imports::blob_get(name.as_ptr(), name.len(), offset, out.as_mut_ptr(), out.len()) };
+        usize::try_from(read).ok()
     }
 
     pub(crate) fn random_fill(&mut self, out: &mut [u8]) {
@@ -122,6 +144,17 @@ impl Host {
     pub(crate) fn observe(&mut self, name: &str, value: f64) {
         // SAFETY: the gateway only reads from the live slice.
         unsafe { imports::observe(name.as_ptr(), name.len(), value) }
+    }
+
+    pub(crate) fn blob_put(&mut self, name: &str, content_type: &str, body: &[u8]) {
+        let (kind, kind_len) = (content_type.as_ptr(), content_type.len());
+        // SAFETY: the gateway only reads from the three live slices.
+        unsafe { imports::blob_put(name.as_ptr(), name.len(), kind, kind_len, body.as_ptr(), body.len()) }
+    }
+
+    pub(crate) fn blob_delete(&mut self, name: &str) {
+        // SAFETY: the gateway only reads from the live slice.
+        unsafe { imports::blob_delete(name.as_ptr(), name.len()) }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

@@ -26,7 +26,7 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use function_abi::{Attributes, EventKind, LogLevel, Priority, PublishFlags};
-use function_package::{Manifest, Partition, Presence, Trigger};
+use function_package::{BlobPattern, Digest, Manifest, Partition, Presence, Trigger, check_blob_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -53,6 +53,7 @@ pub struct Gateway {
     state: BTreeMap<String, State>,
     sequences: BTreeMap<String, u64>,
     messages: u64,
+    blobs: BTreeMap<String, Vec<u8>>,
     time_us: u64,
     random: u64,
 }
@@ -87,6 +88,10 @@ pub struct Run {
     pub enqueued: Vec<Enqueued>,
     /// Properties of the device that were reported, in order; none if the run failed.
     pub reported: Vec<Reported>,
+    /// Blobs that were stored, in order; none if the run failed.
+    pub blobs: Vec<PutBlob>,
+    /// Blobs that were removed, in order; none if the run failed.
+    pub blobs_deleted: Vec<String>,
     /// The answer to an HTTP request; none if the function gave none, which is answered with 204, or if the run failed.
     pub response: Option<Response>,
     /// What was added to counters, in order: (name, value); nothing if the run failed.
@@ -150,6 +155,17 @@ pub struct Enqueued {
     pub delay_ms: u32,
 }
 
+/// A blob that was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutBlob {
+    /// Bucket and name.
+    pub name: String,
+    /// The media type.
+    pub content_type: String,
+    /// The content.
+    pub body: Vec<u8>,
+}
+
 /// The answer to an HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -173,6 +189,7 @@ impl Gateway {
             state: BTreeMap::new(),
             sequences: BTreeMap::new(),
             messages: 0,
+            blobs: BTreeMap::new(),
             time_us: FIRST_TIME_US,
             random: 0x9e37_79b9_7f4a_7c15,
         }
@@ -299,6 +316,47 @@ impl Gateway {
         self.run(EventKind::Device, device, change.name(), &[], None, &[])
     }
 
+    /// Lets a blob be stored, and the function hear of it.
+    ///
+    /// # Panics
+    /// As [`Self::event`]: no trigger of the manifest is for it. Or the name is none.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn blob(&mut self, name: &str, content_type: &str, content: impl AsRef<[u8]>) -> Run {
+        self.check(
+            &format!("the blob {name:?}"),
+            |trigger| matches!(trigger, Trigger::Blob { pattern } if pattern.matches(name)),
+        );
+        let content = content.as_ref();
+        self.store_blob(name, content);
+        let digest: String = Digest::of(content).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (bucket, rest) = name.split_once('/').unwrap_or((name, ""));
+        let size = content.len().to_string();
+        let attributes = [
+            ("digest", digest.as_str()),
+            ("size", &size),
+            ("type", content_type),
+            ("bucket", bucket),
+            ("name", rest),
+            ("attempt", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.run(EventKind::Blob, "@blob", name, &[], None, &attributes)
+    }
+
+    /// Stores a blob that the function may read, and tells it nothing.
+    ///
+    /// # Panics
+    /// The name is none.
+    pub fn store_blob(&mut self, name: &str, content: impl AsRef<[u8]>) {
+        check_blob_name(name).unwrap_or_else(|error| panic!("{error}"));
+        self.blobs.insert(name.to_owned(), content.as_ref().to_vec());
+    }
+
+    /// The content of a blob.
+    pub fn stored_blob(&self, name: &str) -> Option<&[u8]> {
+        self.blobs.get(name).map(Vec::as_slice)
+    }
+
     fn run(
         &mut self,
         kind: EventKind,
@@ -325,6 +383,9 @@ impl Gateway {
         let elsewhere = others.map(|(key, stored)| (key.len() + stored.value.len()) as u64).sum();
         let (texts, state) = ((self.resolved_config(), self.secrets.clone()), (state, elsewhere));
         let mut host = Host::new(texts, state, limits, allow, self.random, event.time_us);
+        host.blobs = std::mem::take(&mut self.blobs);
+        host.readable = self.readable();
+        host.event_blob = event.blob().map(|digest| (digest, topic.to_owned()));
 
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.handler)(&mut Context::new(event, &mut host))));
         let result = match outcome {
@@ -336,13 +397,41 @@ impl Gateway {
         };
         self.random = host.random;
         let Host { logs, emitted, published, enqueued, reported, response, counted, observed, state, .. } = host;
-        if result.is_err() {
-            let (emitted, published, enqueued, reported) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            let (counted, observed) = (Vec::new(), Vec::new());
-            return Run { result, emitted, published, enqueued, reported, response: None, counted, observed, logs };
+        let Host { blobs, blobs_put, blobs_deleted, .. } = host;
+        self.blobs = blobs;
+        let mut run = Run {
+            result,
+            emitted,
+            published,
+            enqueued,
+            reported,
+            blobs: blobs_put,
+            blobs_deleted,
+            response,
+            counted,
+            observed,
+            logs,
+        };
+        if run.result.is_err() {
+            run.emitted.clear();
+            run.published.clear();
+            run.enqueued.clear();
+            run.reported.clear();
+            run.blobs.clear();
+            run.blobs_deleted.clear();
+            run.counted.clear();
+            run.observed.clear();
+            run.response = None;
+            return run;
         }
         self.state.insert(partition, state);
-        Run { result, emitted, published, enqueued, reported, response, counted, observed, logs }
+        for name in &run.blobs_deleted {
+            self.blobs.remove(name);
+        }
+        for PutBlob { name, body, .. } in &run.blobs {
+            self.blobs.insert(name.clone(), body.clone());
+        }
+        run
     }
 
     /// A typed state value as the function would see it in the next event of this device and topic.
@@ -364,6 +453,16 @@ impl Gateway {
             Partition::Topic => topic.to_owned(),
             Partition::Function => String::new(),
         }
+    }
+
+    /// The blobs that the manifest lets it read.
+    fn readable(&self) -> Option<Vec<BlobPattern>> {
+        let manifest = self.manifest.as_ref()?;
+        let triggers = manifest.triggers.iter().filter_map(|trigger| match trigger {
+            Trigger::Blob { pattern } => Some(pattern),
+            _ => None,
+        });
+        Some(manifest.allow.blobs_read.iter().chain(triggers).cloned().collect())
     }
 
     fn check(&self, what: &str, fits: impl FnMut(&Trigger) -> bool) {

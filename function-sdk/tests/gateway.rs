@@ -288,3 +288,35 @@ fn secrets_reports_and_fields_come_to_the_test() {
     assert_eq!((line.level, line.text.as_str()), (LogLevel::Warn, "hot"));
     assert_eq!(line.fields, [("celsius".to_owned(), "31.5".to_owned())]);
 }
+
+/// Stores each blob of `raw` once more, in upper case, piece by piece.
+#[function]
+fn on_blob(event: Event<'_>, cx: &mut Context) -> Result {
+    let name = event.blob().ok_or(Error::new("no blob"))?;
+    let (mut copy, mut room) = (Vec::new(), [0; 3]);
+    while let Some(read) = cx.blob_read(&name, copy.len() as u32, &mut room).filter(|read| *read > 0) {
+        copy.extend(room[..read].to_ascii_uppercase());
+    }
+    if cx.blob_size(event.topic) != Some(copy.len() as u32) {
+        return Err(Error::new("another size"));
+    }
+    cx.blob_put("out/copy", "", &copy)?;
+    cx.blob_delete("out/old");
+    if cx.blob_size("masks/a").is_some() { cx.blob_put("raw/own", "", "") } else { Ok(()) }
+}
+
+#[test]
+fn blobs_are_read_and_stored_as_the_manifest_allows() {
+    let manifest = "manifest = 1\nname = 'f'\nversion = '1.0.0'\n[[trigger]]\nblob = 'raw/*'\n[allow]\nblobs = ['out/*']\n\
+                    blobs_read = ['masks/*']\n";
+    let mut gateway = Gateway::new(on_blob_handler).manifest(manifest);
+    gateway.store_blob("out/old", "x");
+    let run = gateway.blob("raw/a", "text/plain", "abcdefgh").expect_ok();
+    assert_eq!((run.blobs[0].name.as_str(), run.blobs[0].body.as_slice()), ("out/copy", &b"ABCDEFGH"[..]));
+    assert_eq!(run.blobs[0].content_type, "application/octet-stream");
+    assert_eq!((gateway.stored_blob("out/copy"), gateway.stored_blob("out/old")), (Some(&b"ABCDEFGH"[..]), None));
+    gateway.store_blob("masks/a", "x");
+    let run = gateway.blob("raw/a", "text/plain", "other");
+    assert!(run.result.unwrap_err().contains("under [allow] blobs") && run.blobs.is_empty());
+    assert_eq!(gateway.stored_blob("out/copy"), Some(&b"ABCDEFGH"[..]), "a failed run leaves nothing behind");
+}

@@ -25,6 +25,8 @@ const imports = struct {
     extern "edge_v1" fn secret_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn state_get(key: [*]const u8, key_len: usize, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn state_next(prefix: [*]const u8, prefix_len: usize, after: [*]const u8, after_len: usize, out: [*]u8, out_cap: usize) i32;
+    extern "edge_v1" fn blob_size(name: [*]const u8, name_len: usize) i32;
+    extern "edge_v1" fn blob_get(name: [*]const u8, name_len: usize, offset: u32, out: [*]u8, out_cap: usize) i32;
     extern "edge_v1" fn random_fill(out: [*]u8, out_len: usize) void;
     extern "edge_v1" fn state_put(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize) void;
     extern "edge_v1" fn state_put_ttl(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize, ttl_s: u32) void;
@@ -36,6 +38,8 @@ const imports = struct {
     extern "edge_v1" fn twin_report(name: [*]const u8, name_len: usize, value: [*]const u8, value_len: usize) void;
     extern "edge_v1" fn count(name: [*]const u8, name_len: usize, value: f64) void;
     extern "edge_v1" fn observe(name: [*]const u8, name_len: usize, value: f64) void;
+    extern "edge_v1" fn blob_put(name: [*]const u8, name_len: usize, kind: [*]const u8, kind_len: usize, body: [*]const u8, body_len: usize) void;
+    extern "edge_v1" fn blob_delete(name: [*]const u8, name_len: usize) void;
     extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
     extern "edge_v1" fn log_with(level: i32, text: [*]const u8, text_len: usize, fields: [*]const u8, fields_len: usize) void;
     extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
@@ -46,7 +50,7 @@ pub const LogLevel = enum(i32) { err = 0, warn = 1, info = 2, debug = 3 };
 pub const PublishFlags = struct { qos: u2 = 1, retain: bool = false };
 
 /// How an event came to be; a later gateway knows more.
-pub const EventKind = enum(u32) { mqtt = 0, http = 1, schedule = 2, queue = 3, device = 4, _ };
+pub const EventKind = enum(u32) { mqtt = 0, http = 1, schedule = 2, queue = 3, device = 4, blob = 6, _ };
 
 pub const Span = extern struct { offset: u32, len: u32 };
 
@@ -193,6 +197,18 @@ pub const StateKeys = struct {
     }
 };
 
+/// The bytes of a blob, `BUCKET/NAME` or `sha256:` and the event's attribute `digest`.
+pub fn blobSize(name: []const u8) ?u32 {
+    const answer = imports.blob_size(name.ptr, name.len);
+    return if (answer < 0) null else @intCast(answer);
+}
+
+/// Reads a blob from `offset` on; what of `out` was filled, which is nothing from its end on.
+pub fn blobRead(name: []const u8, offset: u32, out: []u8) ?[]u8 {
+    const answer = imports.blob_get(name.ptr, name.len, offset, out.ptr, out.len);
+    return if (answer < 0) null else out[0..@intCast(answer)];
+}
+
 /// For jitter and sampling: whoever knows the seed knows the numbers.
 pub fn random(out: []u8) void {
     imports.random_fill(out.ptr, out.len);
@@ -268,6 +284,15 @@ pub fn count(name: []const u8, value: f64) void {
 /// Adds a value to a distribution.
 pub fn observe(name: []const u8, value: f64) void {
     imports.observe(name.ptr, name.len, value);
+}
+
+/// Stores a blob; an empty type is `application/octet-stream`.
+pub fn blobPut(name: []const u8, kind: []const u8, body: []const u8) void {
+    imports.blob_put(name.ptr, name.len, kind.ptr, kind.len, body.ptr, body.len);
+}
+
+pub fn blobDelete(name: []const u8) void {
+    imports.blob_delete(name.ptr, name.len);
 }
 
 pub fn log(level: LogLevel, text: []const u8) void {

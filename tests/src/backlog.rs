@@ -99,6 +99,7 @@ fn fill(world: &World, waiting: u64) -> Result<()> {
             partition: "thermostat".into(),
             seen: None,
             uses: Uses::Nothing,
+            blobs: Vec::new(),
             event: Event::new(EventKind::Mqtt, "thermostat", "sensors/thermostat/temperature", [], 0),
             stamp: Stamp { wall_us: 0, monotonic_us: number, boot: 1, synchronised: false },
             usage: Default::default(),

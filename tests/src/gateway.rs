@@ -53,12 +53,25 @@ pub struct Status {
     pub dead_letters: u64,
     /// Events that wait for functions as messages.
     pub messages: u64,
+    /// Blobs.
+    pub blobs: Blobs,
     /// Times that a commit failed.
     pub resets: u64,
     /// The link to the control plane.
     pub link: Metered,
     /// How every function is.
     pub functions: Vec<Function>,
+}
+
+/// Blobs on the gateway.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Blobs {
+    /// How many names there are.
+    pub count: u64,
+    /// Bytes of all contents.
+    pub bytes: u64,
+    /// Files of watched folders that are not taken.
+    pub files_refused: u64,
 }
 
 /// What went over the link to the control plane.
@@ -183,6 +196,11 @@ impl Gateway {
             Mqtt::Own(port) => port.address(),
             Mqtt::Outside(address) => *address,
         }
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> PathBuf {
+        self.config.with_file_name(&self.name)
     }
 
     /// Where the agent tells how it is.

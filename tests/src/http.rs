@@ -22,15 +22,34 @@ pub(crate) fn get<T: DeserializeOwned>(address: SocketAddr, path: &str, token: O
 /// # Errors
 /// There is no answer, or none that is HTTP.
 pub fn post(address: SocketAddr, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<(u16, Vec<u8>)> {
-    let mut head = format!("POST {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
+    request(address, "POST", path, headers, body)
+}
+
+/// The same with any method.
+///
+/// # Errors
+/// There is no answer, or none that is HTTP.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: &[u8],
+) -> Result<(u16, Vec<u8>)> {
+    let mut head = format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.write_all(&[head.as_bytes(), b"\r\n", body].concat())?;
+    // Who refuses a request may do so before it has read all of it.
+    let sent = stream.write_all(&[head.as_bytes(), b"\r\n", body].concat());
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    let read = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        sent?;
+        read?;
+    }
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").context("the answer broke off")?;
     let head = String::from_utf8_lossy(&answer[..end]);
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("the answer has no status")?;

@@ -15,6 +15,8 @@ const LANGUAGES: [&str; 4] = ["conformance", "conformance-c", "conformance-zig",
 /// What is in the state when a case begins.
 const STATE: [(&str, &[u8]); 3] = [("kept", b"before"), ("empty", b""), ("long", &[b'x'; 1_000])];
 
+const BLOBS: [(&str, &[u8]); 2] = [("images/ü", b"0123456789"), ("images/empty", b"")];
+
 /// What one payload must lead to.
 struct Case {
     payload: &'static str,
@@ -106,6 +108,14 @@ fn count(name: &str, value: f64) -> Effect {
 
 fn observe(name: &str, value: f64) -> Effect {
     Effect::Observe { name: name.to_owned(), value: Number::new(value).unwrap() }
+}
+
+fn blob_put(name: &str, content_type: &str, body: &str) -> Effect {
+    Effect::BlobPut { name: name.to_owned(), content_type: content_type.to_owned(), body: body.into() }
+}
+
+fn blob_delete(name: &str) -> Effect {
+    Effect::BlobDelete { name: name.to_owned() }
 }
 
 /// A new part of the contract is a command of the function, and a row here.
@@ -213,6 +223,28 @@ fn cases() -> Vec<Case> {
             [count("seen", 1.0), count("seen", 0.0), count("size.bytes_2", 2.5)],
         ),
         done("observe seen -21.5\nobserve seen 0", [observe("seen", -21.5), observe("seen", 0.0)]),
+        done(
+            "blobsize images/ü\nblobsize images/empty\nblobsize images/none",
+            [answer("=10"), answer("=0"), answer("-")],
+        ),
+        done(
+            "blobget 2 3 images/ü\nblobget 8 300 images/ü\nblobget 10 5 images/ü\nblobget 4294967295 1 images/ü\n\
+             blobget 0 9 images/none",
+            [answer("=234"), answer("=89"), answer("="), answer("="), answer("-")],
+        ),
+        done(
+            "blobput thumbs/a text/plain hällo\nblobput thumbs/b  \nblobdelete thumbs/a",
+            [
+                blob_put("thumbs/a", "text/plain", "hällo"),
+                blob_put("thumbs/b", "application/octet-stream", ""),
+                blob_delete("thumbs/a"),
+            ],
+        ),
+        failed("blobput images/a t x", TrapKind::NotAllowed, "Add it to its permissions, \"blobs\""),
+        failed("blobdelete thumbs/../a", TrapKind::BadBlob, "which leads to another place than it says"),
+        failed("blobput thumbs/a t\u{7f} x", TrapKind::BadBlob, "no text of 255 visible characters at most"),
+        failed("blobsize thumbs/a", TrapKind::NotAllowed, "Add it to its permissions, \"blobs_read\""),
+        failed("blobget 0 1 sha256:00", TrapKind::NotAllowed, "the only one that is read so"),
         done("log 0 broken\nlog 1 odd\nlog 2 hello wörld\nlog 3 ", []).logs([
             (LogLevel::Error, "broken"),
             (LogLevel::Warn, "odd"),
@@ -269,6 +301,20 @@ impl Reads for State {
     fn state_bytes(&mut self) -> Result<u64, ReadError> {
         Ok(self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
     }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        Ok(blob(name).map(|blob| blob.len() as u64))
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        let piece = |blob: &[u8]| blob.iter().skip(offset as usize).take(len).copied().collect();
+        Ok(blob(name).map(piece))
+    }
+}
+
+/// What blobs there are.
+fn blob(name: &str) -> Option<&'static [u8]> {
+    BLOBS.iter().find(|(known, _)| *known == name).map(|(_, blob)| *blob)
 }
 
 fn run(function: &Function, event: &Event) -> Run {

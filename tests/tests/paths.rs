@@ -7,7 +7,8 @@ const PAGES: [&str; 6] =
     ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/abi.md", "docs/functions.md", "docs/guarantees.md"];
 
 /// What has a slash in it and is no path of the project: topics, media types, and what a build makes.
-const NO_PATHS: [&str; 7] = ["sensors/", "celsius/", "machines/", "alerts/", "application/", "target/", "fixtures/"];
+const NO_PATHS: [&str; 8] =
+    ["BUCKET/", "sensors/", "celsius/", "machines/", "alerts/", "application/", "target/", "fixtures/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()

@@ -19,8 +19,8 @@ use agent_core::dedup::{Seen, Verdict};
 use agent_core::state::expiry_us;
 use agent_core::{Effect, Effects, Event, Filter, StateValue};
 use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Secrets, Spec, Trap, TrapKind};
-use function_abi::EventKind;
-use function_package::{Manifest, Package, Partition, Presence, Trigger};
+use function_abi::{BLOB_DIGEST, EventKind};
+use function_package::{Digest, Manifest, Package, Partition, Presence, Trigger};
 
 pub(crate) use event::{FIRST_TIME_US, Incoming, Numbering};
 pub(crate) use fixture::Fixture;
@@ -61,6 +61,8 @@ pub(crate) struct Local {
     state_bytes: u64,
     /// When state that had ended was deleted last.
     deleted_us: u64,
+    /// By bucket and name.
+    blobs: BTreeMap<String, Arc<[u8]>>,
     seed: u64,
 }
 
@@ -88,15 +90,27 @@ pub(crate) enum How {
     Failed(Trap),
     /// It was handled before, or nobody can know whether it was: the gateway does not run the function on it.
     Known(Verdict),
+    /// The blob has this content already, so nothing is told of it.
+    Unchanged,
     /// No trigger matches its topic: the gateway acknowledges it and keeps nothing.
     Unwanted,
 }
 
-/// What a run reads.
+/// What one run reads.
 struct LaneReads<'a> {
     lane: &'a Lane,
     state_bytes: u64,
     time_us: u64,
+    blobs: &'a BTreeMap<String, Arc<[u8]>>,
+    /// The name of the event's blob.
+    event: &'a str,
+}
+
+impl LaneReads<'_> {
+    fn blob(&self, name: &str) -> Option<&Arc<[u8]>> {
+        // A run may read no other content by its digest than that of its event.
+        self.blobs.get(if name.starts_with(BLOB_DIGEST) { self.event } else { name })
+    }
 }
 
 impl Reads for LaneReads<'_> {
@@ -115,6 +129,16 @@ impl Reads for LaneReads<'_> {
     fn state_bytes(&mut self) -> Result<u64, ReadError> {
         Ok(self.state_bytes)
     }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        Ok(self.blob(name).map(|blob| blob.len() as u64))
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let piece = |blob: &Arc<[u8]>| blob.iter().skip(from).take(len).copied().collect();
+        Ok(self.blob(name).map(piece))
+    }
 }
 
 impl Local {
@@ -125,7 +149,16 @@ impl Local {
         let filters = filters(&manifest).map(Filter::new).collect::<Result<_, _>>().map_err(Failure::Trigger)?;
         let engine = Engine::with_secrets(Secrets::new(setting.secrets));
         let function = engine.load(spec, package.bytes()).map_err(Failure::Load)?;
-        Ok(Self { function, manifest, filters, lanes: BTreeMap::new(), state_bytes: 0, deleted_us: 0, seed })
+        Ok(Self {
+            function,
+            manifest,
+            filters,
+            lanes: BTreeMap::new(),
+            state_bytes: 0,
+            deleted_us: 0,
+            blobs: BTreeMap::new(),
+            seed,
+        })
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -136,11 +169,20 @@ impl Local {
     pub(crate) fn reset(&mut self, seed: u64) {
         self.lanes.clear();
         (self.state_bytes, self.deleted_us) = (0, 0);
+        self.blobs.clear();
         self.seed = seed;
     }
 
     /// Gives the function one event.
     pub(crate) fn run(&mut self, event: &Event) -> Ran {
+        let stored;
+        let event = if event.kind == EventKind::Blob {
+            let Some(told) = self.store_blob(event) else { return Ran::without(How::Unchanged) };
+            stored = told;
+            &stored
+        } else {
+            event
+        };
         let Some(event) = self.route(event) else { return Ran::without(How::Unwanted) };
         let event = &*event;
         self.delete_ended(event.time_us);
@@ -160,7 +202,8 @@ impl Local {
         // As a gateway's worker draws them.
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let began = Instant::now();
-        let mut reads = LaneReads { lane, state_bytes: self.state_bytes, time_us: event.time_us };
+        let (state_bytes, time_us) = (self.state_bytes, event.time_us);
+        let mut reads = LaneReads { lane, state_bytes, time_us, blobs: &self.blobs, event: &event.topic };
         let run = self.function.run(event, &mut reads, self.seed);
         let took = began.elapsed();
         if let Some(identity) = &event.identity {
@@ -168,7 +211,7 @@ impl Local {
         }
         let how = match run.outcome {
             Outcome::Done(effects) => {
-                lane.take(&effects, event.time_us, &mut self.state_bytes);
+                lane.take(&effects, event.time_us, &mut self.state_bytes, &mut self.blobs);
                 How::Done(effects)
             }
             Outcome::Failed(trap) => How::Failed(self.without_name(trap)),
@@ -200,6 +243,22 @@ impl Local {
         }
     }
 
+    /// Stores the blob that an event brings as its payload; the event as a gateway makes it, if that changed anything.
+    fn store_blob(&mut self, event: &Event) -> Option<Event> {
+        let content = event.payload.clone();
+        let (digest, size) = (Digest::of(&content), content.len());
+        if self.blobs.insert(event.topic.to_string(), content.clone()).is_some_and(|before| before == content) {
+            return None;
+        }
+        let (bucket, name) = event.topic.split_once('/').unwrap_or((&event.topic, ""));
+        let (digest, size) = (hex::encode(digest.as_bytes()), size.to_string());
+        let mut told = event.clone();
+        told.payload = [].into();
+        let said = [("digest", digest.as_str()), ("size", &size), ("bucket", bucket), ("name", name), ("attempt", "1")];
+        told.attributes.extend(said.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        Some(told)
+    }
+
     /// The event as the function sees it, if a trigger is for it.
     fn route<'e>(&self, event: &'e Event) -> Option<Cow<'e, Event>> {
         let has =
@@ -217,6 +276,9 @@ impl Local {
                 let fits = |change: &Option<Presence>| change.is_none_or(|change| change.name() == &*event.topic);
                 matches!(trigger, Trigger::Device { change } if fits(change))
             }),
+            EventKind::Blob => {
+                has(&|trigger| matches!(trigger, Trigger::Blob { pattern } if pattern.matches(&event.topic)))
+            }
             _ => None,
         }
     }
@@ -231,7 +293,13 @@ impl Local {
 
 impl Lane {
     /// Commits.
-    fn take(&mut self, effects: &Effects, time_us: u64, state_bytes: &mut u64) {
+    fn take(
+        &mut self,
+        effects: &Effects,
+        time_us: u64,
+        state_bytes: &mut u64,
+        blobs: &mut BTreeMap<String, Arc<[u8]>>,
+    ) {
         for effect in effects {
             let (key, new) = match effect {
                 Effect::StatePut { key, value, ttl_s } => {
@@ -239,6 +307,14 @@ impl Lane {
                     (key, Some(StateValue { bytes: value.as_slice().into(), expires_us }))
                 }
                 Effect::StateDelete { key } => (key, None),
+                Effect::BlobPut { name, body, .. } => {
+                    blobs.insert(name.clone(), body.as_slice().into());
+                    continue;
+                }
+                Effect::BlobDelete { name } => {
+                    blobs.remove(name);
+                    continue;
+                }
                 Effect::Emit { .. }
                 | Effect::Publish { .. }
                 | Effect::Enqueue { .. }

@@ -49,6 +49,20 @@ pub enum Effect {
         /// How long it waits at least, in milliseconds.
         delay_ms: u32,
     },
+    /// Store a blob under a name.
+    BlobPut {
+        /// Bucket and name.
+        name: String,
+        /// The media type.
+        content_type: String,
+        /// Any bytes.
+        body: Vec<u8>,
+    },
+    /// Remove a blob.
+    BlobDelete {
+        /// Bucket and name.
+        name: String,
+    },
     /// Answer the HTTP request that the event is. The last one counts.
     Respond(Response),
     /// Say what a property of the event's device is now; the control plane keeps the latest value.

@@ -61,6 +61,14 @@ impl Reads for Memory {
     fn state_bytes(&mut self) -> Result<u64, ReadError> {
         Ok(0)
     }
+
+    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
+        Ok(None)
+    }
+
+    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -91,7 +99,6 @@ fn measure(what: &str, wasm: &[u8], payload: &str) -> Result<(), Box<dyn Error>>
         permissions: Permissions {
             streams: vec![StreamPattern::new("*")?],
             publish: vec![Filter::new("#")?],
-            queues: Vec::new(),
             ..Permissions::default()
         },
         ..Spec::default()

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use agent_core::event::EventKind;
 use agent_core::{Effects, Event};
-use function_abi::{Attributes, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
+use function_abi::{
+    Attributes, BLOB_DIGEST, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span,
+};
 use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
 use crate::contain::contain;
@@ -49,6 +52,19 @@ pub trait Reads {
     /// # Errors
     /// As [`state`](Self::state).
     fn state_bytes(&mut self) -> Result<u64, ReadError>;
+
+    /// The bytes of the blob of this name, or of the content that [`BLOB_DIGEST`] and a digest name. It was stored before this
+    /// run; one run sees one content under a name.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError>;
+
+    /// The bytes of such a blob from `offset` on: `len` of them, or as many as there are.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError>;
 
     /// The run has taken so many units of fuel and has not ended, [`SLICE`] or more since the last time: whoever is next may
     /// be served before it goes on.
@@ -144,6 +160,8 @@ impl Function {
     /// `seed` decides all random numbers of the run: the same event, state, configuration and seed give the same run.
     pub fn run(&self, event: &Event, reads: &mut dyn Reads, seed: u64) -> Run {
         let mut store = self.store(seed);
+        let digest = event.attributes.iter().find(|(name, _)| event.kind == EventKind::Blob && name == "digest");
+        store.data_mut().event_blob = digest.map(|(_, digest)| format!("{BLOB_DIGEST}{digest}"));
         let ended = self.handle(&mut store, event, reads).and_then(|()| self.check_state(&mut store, reads));
         let own = store.data().memory.map_or(0, |memory| memory.data_size(&store));
         let memory_bytes = own + store.data().kernel.size();
@@ -275,6 +293,14 @@ impl Function {
             let value: Option<Arc<[u8]>> = match question {
                 Question::Value(key) => reads.state(&key).map_err(End::Abandoned)?,
                 Question::Next { prefix, after } => self.next_key(store, reads, &prefix, after)?.map(Into::into),
+                Question::BlobSize(name) => {
+                    let size = reads.blob_size(&name).map_err(End::Abandoned)?;
+                    // No gateway has room for more in one blob than an i32 can say.
+                    size.map(|size| i32::try_from(size).unwrap_or(i32::MAX).to_le_bytes().into())
+                }
+                Question::BlobPiece { name, offset, len } => {
+                    reads.blob_piece(&name, offset.into(), len).map_err(End::Abandoned)?.map(Into::into)
+                }
             };
             let answer = answer_state(store, answer, value.as_deref()).map_err(|stop| self.stopped(store, stop))?;
             step = contain(|| waiting.resume(&mut *store, &[answer]));

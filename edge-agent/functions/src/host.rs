@@ -8,8 +8,8 @@ use std::sync::Arc;
 use agent_core::effect::{Number, Response};
 use agent_core::topic::check_topic;
 use agent_core::{Effect, Effects};
-use function_abi::{Attributes, LogLevel, Priority, PublishFlags};
-use function_package::{Extism, MAX_TWIN_VALUE_BYTES, check_twin_name};
+use function_abi::{Attributes, BLOB_DIGEST, LogLevel, Priority, PublishFlags};
+use function_package::{Extism, MAX_TWIN_VALUE_BYTES, check_blob_name, check_twin_name};
 use wasmi::errors::HostError;
 use wasmi::{Memory, ResourceLimiter};
 use wasmi_core::LimiterError;
@@ -31,6 +31,12 @@ const SHOWN_CHARS: usize = 80;
 
 /// What a field of a log line counts beside its name and its value, in bytes: an empty one takes room, too.
 const FIELD_BYTES: usize = 8;
+
+/// Longest media type of a blob in bytes: it stands in every event.
+const MAX_TYPE_BYTES: usize = 255;
+
+/// The media type of what has none (RFC 9110, section 8.3).
+const NO_TYPE: &str = "application/octet-stream";
 
 /// What all runs of a function share.
 #[derive(Debug)]
@@ -81,6 +87,8 @@ pub(crate) struct StateRead {
 pub(crate) enum Answer {
     /// Into the function's memory, if it fits.
     Memory(Range<usize>),
+    /// As the call's answer, which the value is, little-endian.
+    Number,
     /// Into a block of the Extism kernel.
     Block,
 }
@@ -92,6 +100,10 @@ pub(crate) enum Question {
     Value(Vec<u8>),
     /// The first key with this prefix after this one.
     Next { prefix: Vec<u8>, after: Vec<u8> },
+    /// The size of a blob.
+    BlobSize(String),
+    /// The bytes of a blob from an offset on, so many at most.
+    BlobPiece { name: String, offset: u32, len: usize },
 }
 
 /// What one run has done so far.
@@ -107,6 +119,8 @@ pub(crate) struct Host {
     /// Fuel beyond that of this slice.
     pub(crate) reserve: u64,
     pub(crate) random: Random,
+    /// How the content of the event's blob is named; `None`: the event is about none.
+    pub(crate) event_blob: Option<String>,
     /// What a plug-in shares with us; empty for all others.
     pub(crate) kernel: Kernel,
     /// For each key that this run wrote, the effect that holds the latest value.
@@ -128,6 +142,7 @@ impl Host {
             read: None,
             reserve: 0,
             random: Random::new(seed),
+            event_blob: None,
             kernel: Kernel::default(),
             written: BTreeMap::new(),
             output_bytes: 0,
@@ -418,6 +433,103 @@ impl Host {
         let name = name.to_owned();
         self.admit(import, name.len() + size_of::<f64>())?;
         Ok((name, number))
+    }
+
+    /// `blob_put`.
+    pub(crate) fn blob_put(&mut self, name: &[u8], content_type: &[u8], body: &[u8]) -> Result<(), Stop> {
+        let name = self.blob_to_change("blob_put", name)?;
+        let content_type = match text("blob_put", "type", content_type)? {
+            "" => NO_TYPE,
+            text if text.len() <= MAX_TYPE_BYTES && text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) => text,
+            text => {
+                let shown = shown(text.as_bytes());
+                return stop(
+                    TrapKind::BadBlob,
+                    format!("blob_put: the type {shown} is no text of {MAX_TYPE_BYTES} visible characters at most"),
+                );
+            }
+        };
+        let content_type = content_type.to_owned();
+        self.admit("blob_put", name.len() + content_type.len() + body.len())?;
+        self.effects.push(Effect::BlobPut { name, content_type, body: body.to_vec() });
+        Ok(())
+    }
+
+    /// `blob_delete`.
+    pub(crate) fn blob_delete(&mut self, name: &[u8]) -> Result<(), Stop> {
+        let name = self.blob_to_change("blob_delete", name)?;
+        self.admit("blob_delete", name.len())?;
+        self.effects.push(Effect::BlobDelete { name });
+        Ok(())
+    }
+
+    /// `blob_size`: the question to ask the store.
+    pub(crate) fn blob_size(&mut self, name: &[u8]) -> Stop {
+        match self.blob_to_read("blob_size", name) {
+            Ok(name) => {
+                self.read = Some(StateRead { question: Question::BlobSize(name), answer: Answer::Number });
+                Stop::ReadState
+            }
+            Err(stop) => stop,
+        }
+    }
+
+    /// `blob_get`: the question to ask the store.
+    pub(crate) fn blob_get(&mut self, name: &[u8], offset: u32, out: Range<usize>) -> Stop {
+        match self.blob_to_read("blob_get", name) {
+            Ok(name) => {
+                let question = Question::BlobPiece { name, offset, len: out.len() };
+                self.read = Some(StateRead { question, answer: Answer::Memory(out) });
+                Stop::ReadState
+            }
+            Err(stop) => stop,
+        }
+    }
+
+    fn blob_to_change(&self, import: &str, name: &[u8]) -> Result<String, Stop> {
+        let permissions = &self.shared.permissions;
+        let name = text(import, "name", name)?;
+        self.check_blob(import, name, permissions.may_store(name), "blobs", &permissions.blobs)
+    }
+
+    fn blob_to_read(&self, import: &str, name: &[u8]) -> Result<String, Stop> {
+        self.check_started(import)?;
+        let permissions = &self.shared.permissions;
+        let name = text(import, "name", name)?;
+        if name.starts_with(BLOB_DIGEST) {
+            if self.event_blob.as_deref() == Some(name) {
+                return Ok(name.to_owned());
+            }
+            let name = shown(name.as_bytes());
+            let what =
+                format!("{import}: {name} is not the content of this event's blob, the only one that is read so");
+            return stop(TrapKind::NotAllowed, what);
+        }
+        self.check_blob(import, name, permissions.may_read(name), "blobs_read", &permissions.blobs_read)
+    }
+
+    fn check_blob(
+        &self,
+        import: &str,
+        name: &str,
+        may: bool,
+        list_name: &str,
+        allowed: &[function_package::BlobPattern],
+    ) -> Result<String, Stop> {
+        if let Err(error) = check_blob_name(name) {
+            let what: String = error.to_string().chars().take(4 * SHOWN_CHARS).collect();
+            return stop(TrapKind::BadBlob, format!("{import}: {what}"));
+        }
+        if !may {
+            let (name, allowed) = (shown(name.as_bytes()), list(allowed.iter()));
+            return stop(
+                TrapKind::NotAllowed,
+                format!(
+                    "{import}: it may not do this with the blob {name}; allowed: {allowed}. Add it to its permissions, \"{list_name}\""
+                ),
+            );
+        }
+        Ok(name.to_owned())
     }
 
     /// `log` and `log_with`. What is too much is dropped and counted: a function that says too much has not failed. Fields

@@ -13,11 +13,13 @@ use crate::trap::TrapKind;
 
 /// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one. Those
 /// in [`WITH_NUMBER`] take an f64 after these.
-pub const IMPORTS: [(&str, usize, bool); 18] = [
+pub const IMPORTS: [(&str, usize, bool); 22] = [
     ("config_get", 4, true),
     ("secret_get", 4, true),
     ("state_get", 4, true),
     ("state_next", 6, true),
+    ("blob_size", 2, true),
+    ("blob_get", 5, true),
     ("random_fill", 2, false),
     ("state_put", 4, false),
     ("state_put_ttl", 5, false),
@@ -29,6 +31,8 @@ pub const IMPORTS: [(&str, usize, bool); 18] = [
     ("twin_report", 4, false),
     ("count", 2, false),
     ("observe", 2, false),
+    ("blob_put", 6, false),
+    ("blob_delete", 2, false),
     ("log", 3, false),
     ("log_with", 5, false),
     ("fail", 2, false),
@@ -57,6 +61,18 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
             |mut env: Env<'_>, prefix: u32, prefix_len: u32, after: u32, after_len: u32, out: u32, out_cap: u32| {
                 let params = [("prefix", prefix, prefix_len), ("after", after, after_len), ("out", out, out_cap)];
                 state_next(&mut env, params).map_err(Error::host)
+            },
+        )?
+        .func_wrap(NAMESPACE, "blob_size", |mut env: Env<'_>, name: u32, name_len: u32| -> Result<i32, Error> {
+            let size =
+                |host: &mut Host, memory: &mut [u8], [name]: [Range<usize>; 1]| Err(host.blob_size(&memory[name]));
+            with(&mut env, "blob_size", [("name", name, name_len)], size)
+        })?
+        .func_wrap(
+            NAMESPACE,
+            "blob_get",
+            |mut env: Env<'_>, name: u32, name_len: u32, offset: u32, out: u32, out_cap: u32| -> Result<i32, Error> {
+                blob_get(&mut env, (name, name_len), offset, (out, out_cap)).map_err(Error::host)
             },
         )?
         .func_wrap(NAMESPACE, "random_fill", |mut env: Env<'_>, out: u32, out_len: u32| {
@@ -136,6 +152,21 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                 })
             },
         )?
+        .func_wrap(
+            NAMESPACE,
+            "blob_put",
+            |mut env: Env<'_>, name: u32, name_len: u32, kind: u32, kind_len: u32, body: u32, body_len: u32| {
+                let params = [("name", name, name_len), ("type", kind, kind_len), ("body", body, body_len)];
+                with(&mut env, "blob_put", params, |host, memory, [name, kind, body]| {
+                    host.blob_put(&memory[name], &memory[kind], &memory[body])
+                })
+            },
+        )?
+        .func_wrap(NAMESPACE, "blob_delete", |mut env: Env<'_>, name: u32, name_len: u32| {
+            with(&mut env, "blob_delete", [("name", name, name_len)], |host, memory, [name]| {
+                host.blob_delete(&memory[name])
+            })
+        })?
         .func_wrap(NAMESPACE, "count", |mut env: Env<'_>, name: u32, name_len: u32, value: f64| {
             with(&mut env, "count", [("name", name, name_len)], |host, memory, [name]| host.count(&memory[name], value))
         })?
@@ -202,6 +233,14 @@ fn state_next(env: &mut Env<'_>, params: [(&str, u32, u32); 3]) -> Result<i32, S
     Err(host.state_next(&bytes[prefix], &bytes[after], out))
 }
 
+/// Always a question to the store. Room is paid for when it is filled.
+fn blob_get(env: &mut Env<'_>, name: (u32, u32), offset: u32, out: (u32, u32)) -> Result<i32, Stop> {
+    let (memory, [name, out]) = ranges(env, "blob_get", [("name", name.0, name.1), ("out", out.0, out.1)])?;
+    charge(&mut *env, PER_CALL + units(name.len()))?;
+    let (bytes, host) = memory.data_and_store_mut(&mut *env);
+    Err(host.blob_get(&bytes[name], offset, out))
+}
+
 /// Answers the read of the state that waits, with what the store said.
 pub(crate) fn answer_state(store: &mut Store<Host>, wanted: Answer, value: Option<&[u8]>) -> Result<Val, Stop> {
     let Some(memory) = store.data().memory else {
@@ -209,6 +248,13 @@ pub(crate) fn answer_state(store: &mut Store<Host>, wanted: Answer, value: Optio
     };
     let out = match wanted {
         Answer::Memory(out) => out,
+        Answer::Number => {
+            let number = value.map(|value| value.try_into().map(i32::from_le_bytes));
+            return number
+                .transpose()
+                .map(|number| Val::I32(number.unwrap_or(ABSENT)))
+                .map_err(|_| Stop::Trap(TrapKind::EngineFault, "the answer to a read is no number".to_owned()));
+        }
         Answer::Block => {
             let own = memory.data_size(&*store);
             return extism::imports::answer(store, own, value).map(|at| Val::I64(at as i64));
@@ -230,13 +276,13 @@ fn answer(memory: &mut [u8], out: Range<usize>, value: Option<&[u8]>) -> Result<
     Ok(length)
 }
 
-/// Checks the parameters of an import that answers nothing, charges for them, and does what it is for.
-fn with<const N: usize>(
+/// Checks the parameters of an import that writes nothing to memory, charges for them, and does what it is for.
+fn with<const N: usize, T>(
     env: &mut Env<'_>,
     import: &str,
     params: [(&str, u32, u32); N],
-    act: impl FnOnce(&mut Host, &mut [u8], [Range<usize>; N]) -> Result<(), Stop>,
-) -> Result<(), Error> {
+    act: impl FnOnce(&mut Host, &mut [u8], [Range<usize>; N]) -> Result<T, Stop>,
+) -> Result<T, Error> {
     let mut run = || {
         let (memory, ranges) = ranges(env, import, params)?;
         charge(&mut *env, PER_CALL + units(ranges.iter().map(Range::len).sum()))?;

@@ -1,7 +1,7 @@
 //! What a function may reach.
 
 use agent_core::Filter;
-use function_package::pattern_matches;
+use function_package::{BlobPattern, pattern_matches};
 
 /// Longest name of a stream in bytes: it is stored with every record, and shown in tables.
 pub const MAX_STREAM_BYTES: usize = 255;
@@ -21,6 +21,10 @@ pub struct Permissions {
     pub twin: Vec<String>,
     /// Names under which it may count and observe.
     pub metrics: Vec<String>,
+    /// Blobs that it may store and delete.
+    pub blobs: Vec<BlobPattern>,
+    /// Blobs that it may read.
+    pub blobs_read: Vec<BlobPattern>,
 }
 
 impl Permissions {
@@ -38,6 +42,14 @@ impl Permissions {
 
     pub(crate) fn may_measure(&self, name: &str) -> bool {
         self.metrics.iter().any(|allowed| allowed == name)
+    }
+
+    pub(crate) fn may_store(&self, blob: &str) -> bool {
+        self.blobs.iter().any(|pattern| pattern.matches(blob))
+    }
+
+    pub(crate) fn may_read(&self, blob: &str) -> bool {
+        self.blobs_read.iter().any(|pattern| pattern.matches(blob))
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {

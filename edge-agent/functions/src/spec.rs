@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_core::{Filter, FilterError};
-use function_package::{ConfigError, Extism, Manifest};
+use function_package::{ConfigError, Extism, Manifest, Trigger};
 
 use crate::limits::Limits;
 use crate::permissions::{Permissions, StreamError, StreamPattern};
@@ -78,6 +78,10 @@ fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
     let allow = &manifest.allow;
+    let triggers = manifest.triggers.iter().filter_map(|trigger| match trigger {
+        Trigger::Blob { pattern } => Some(pattern),
+        _ => None,
+    });
     Ok(Permissions {
         streams,
         publish,
@@ -85,6 +89,8 @@ fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
         secrets: allow.secrets.clone(),
         twin: allow.twin.clone(),
         metrics: allow.metrics.clone(),
+        blobs: allow.blobs.clone(),
+        blobs_read: allow.blobs_read.iter().chain(triggers).cloned().collect(),
     })
 }
 

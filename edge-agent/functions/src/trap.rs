@@ -52,6 +52,10 @@ pub enum TrapKind {
     BadState,
     /// The function's state would take more room than it may.
     StateFull,
+    /// A blob's name or type breaks the rules.
+    BadBlob,
+    /// There is no room for a blob on the gateway.
+    BlobsFull,
     /// Outside of the function's permissions.
     NotAllowed,
     /// More effects than allowed.
@@ -85,6 +89,8 @@ impl TrapKind {
             Self::BadStream => "bad_stream",
             Self::BadState => "bad_state",
             Self::StateFull => "state_full",
+            Self::BadBlob => "bad_blob",
+            Self::BlobsFull => "blobs_full",
             Self::NotAllowed => "not_allowed",
             Self::TooManyEffects => "too_many_effects",
             Self::OutputTooLarge => "output_too_large",

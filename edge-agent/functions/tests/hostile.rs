@@ -47,6 +47,14 @@ fn long_work_pauses_and_costs_the_same() {
             Ok(0)
         }
 
+        fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
+            Ok(None)
+        }
+
+        fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
+            Ok(None)
+        }
+
         fn pause(&mut self, fuel: u64) {
             self.0.push(fuel);
         }
@@ -123,6 +131,23 @@ fn the_store_is_asked_a_bounded_number_of_times() {
     let kind = trap(load(&guest(body)).run(&event(), &mut state, 0)).kind;
     assert_eq!(kind, TrapKind::OutOfFuel);
     assert!((1_000..2_000).contains(&state.asked), "{}", state.asked);
+}
+
+#[test]
+fn reading_a_blob_is_paid_for_by_its_bytes() {
+    let fields = data(0, b"images/a");
+    let get = |len: u32| {
+        format!("(drop (call $blob_get (i32.const 0) (i32.const 8) (i32.const 0) (i32.const 1024) (i32.const {len})))")
+    };
+    let mut state = State::default();
+    state.blobs.insert("images/a".to_owned(), vec![7; 32_000]);
+    let mut fuel = |len| load(&guest_with(&fields, &get(len))).run(&event(), &mut state, 0).fuel;
+    assert_eq!(fuel(32_000) - fuel(0), 32_000 / 16);
+    // Room that is not filled costs nothing.
+    assert_eq!(fuel(64_000), fuel(32_000));
+    let endless = format!("(loop $l {} (br $l))", get(32_000));
+    assert_eq!(trap(load(&guest_with(&fields, &endless)).run(&event(), &mut state, 0)).kind, TrapKind::OutOfFuel);
+    assert!(state.asked < 8_000, "{}", state.asked);
 }
 
 #[test]
@@ -231,6 +256,13 @@ fn every_pointer_of_every_import_is_checked() {
         format!("(drop (call $state_get P {good}))"),
         format!("(drop (call $state_get {good} P))"),
         "(call $random_fill P)".to_owned(),
+        "(drop (call $blob_size P))".to_owned(),
+        format!("(drop (call $blob_get P (i32.const 0) {good}))"),
+        format!("(drop (call $blob_get {good} (i32.const 0) P))"),
+        format!("(call $blob_put P {good} {good})"),
+        format!("(call $blob_put {good} P {good})"),
+        format!("(call $blob_put {good} {good} P)"),
+        "(call $blob_delete P)".to_owned(),
         format!("(call $state_put P {good})"),
         format!("(call $state_put {good} P)"),
         format!("(call $state_put_ttl P {good} (i32.const 1))"),
@@ -278,6 +310,8 @@ fn text_that_is_not_utf8_is_named() {
         (format!("(call $log_with (i32.const 0) {two} (i32.const 0) (i32.const 0))"), "log_with: the text"),
         (format!("(drop (call $secret_get {two} {two}))"), "secret_get: the key"),
         (format!("(call $twin_report {two} {two})"), "twin_report: the name"),
+        (format!("(drop (call $blob_size {two}))"), "blob_size: the name"),
+        (format!("(call $blob_delete {two})"), "blob_delete: the name"),
     ] {
         let trap = trap_of(&fields, &body);
         assert_eq!(trap.kind, TrapKind::BadText, "{body}: {trap}");
@@ -300,6 +334,19 @@ fn what_is_not_allowed_is_refused_by_name() {
             format!("(call $publish (i32.const {at}) (i32.const {len}) (i32.const 0) (i32.const 0) (i32.const 0))");
         assert_eq!(trap_of(&fields, &publish).kind, TrapKind::NotAllowed);
     }
+    let fields = [data(0, b"images/a"), data(20, b"thumbs/a"), data(40, b"sha256:00"), data(60, b"../etc")].concat();
+    for (call, kind) in [
+        ("(drop (call $blob_size (i32.const 20) (i32.const 8)))", TrapKind::NotAllowed),
+        ("(drop (call $blob_size (i32.const 40) (i32.const 9)))", TrapKind::NotAllowed),
+        ("(drop (call $blob_size (i32.const 60) (i32.const 6)))", TrapKind::BadBlob),
+        ("(call $blob_delete (i32.const 0) (i32.const 8))", TrapKind::NotAllowed),
+        ("(call $blob_delete (i32.const 40) (i32.const 9))", TrapKind::BadBlob),
+        ("(call $blob_delete (i32.const 60) (i32.const 6))", TrapKind::BadBlob),
+    ] {
+        let trap = trap_of(&fields, call);
+        assert_eq!(trap.kind, kind, "{call}: {trap}");
+    }
+    let fields = [data(0, b"secrets"), data(20, b"other/x"), data(40, b"$SYS/x")].concat();
     let mut closed = spec();
     closed.permissions = Default::default();
     let function = Engine::new().load(closed, &guest_with(&fields, emit)).unwrap();

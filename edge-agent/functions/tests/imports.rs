@@ -161,11 +161,59 @@ fn a_store_that_fails_abandons_the_run() {
         format!("(drop (call $state_get (i32.const 0) (i32.const 1) {}))", zeros(2)),
         format!("(drop (call $state_next {}))", zeros(6)),
         format!("(call $state_put (i32.const 0) (i32.const 1) {})", zeros(2)),
+        "(drop (call $blob_size (i32.const 1024) (i32.const 8)))".to_owned(),
+        format!("(drop (call $blob_get (i32.const 1024) (i32.const 8) {}))", zeros(3)),
     ] {
-        let run = load(&guest(&body)).run(&event(), &mut Broken, 0);
+        let run = load(&guest_with(&data(1024, b"images/a"), &body)).run(&event(), &mut Broken, 0);
         let Outcome::Abandoned(error) = run.outcome else { panic!("{run:?}") };
         assert_eq!(error.to_string(), "the state could not be read: disk on fire");
     }
+}
+
+#[test]
+fn a_blob_is_read_piece_by_piece_and_the_events_own_by_its_digest() {
+    let digest = "ab".repeat(32);
+    let own = format!("sha256:{digest}");
+    let fields = [alerts(), data(200, b"images/a"), data(300, own.as_bytes())].concat();
+    let body = [
+        "(i32.store (i32.const 400) (call $blob_size (i32.const 200) (i32.const 8)))
+         (i32.store (i32.const 404) (call $blob_get (i32.const 200) (i32.const 8) (i32.const 1) (i32.const 420) (i32.const 4)))
+         (i32.store (i32.const 408) (call $blob_get (i32.const 200) (i32.const 8) (i32.const 5) (i32.const 424) (i32.const 4)))
+         (i32.store (i32.const 412) (call $blob_get (i32.const 200) (i32.const 8) (i32.const -1) (i32.const 428) (i32.const 4)))
+         (i32.store (i32.const 416) (call $blob_size (i32.const 300) (i32.const 71)))",
+        &emit(400, 32),
+    ]
+    .concat();
+    let function = load(&guest_with(&fields, &body));
+    let mut state = State::default();
+    state.blobs.insert("images/a".to_owned(), b"0123456".to_vec());
+    let told = agent_core::Event {
+        attributes: vec![("digest".to_owned(), digest.clone())],
+        ..agent_core::Event::new(function_abi::EventKind::Blob, "@blob", "images/a", [], 0)
+    };
+    let done = effects(function.run(&told, &mut state, 0));
+    let expected: Vec<u8> = [7_i32, 4, 2, 0, -1].iter().flat_map(|number| number.to_le_bytes()).collect();
+    assert_eq!(body_of(&done[0]), [&expected[..], b"123456\0\0\0\0\0\0"].concat());
+    state.blobs.insert(own, b"xyz".to_vec());
+    let done = effects(function.run(&told, &mut state, 0));
+    assert_eq!(body_of(&done[0])[16..20], 3_i32.to_le_bytes());
+    // A message that only says so is about no blob.
+    let mut other = event();
+    other.attributes.push(("digest".to_owned(), digest));
+    let trap = trap(function.run(&other, &mut state, 0));
+    assert_eq!(trap.kind, TrapKind::NotAllowed, "{trap}");
+}
+
+#[test]
+fn blobs_are_effects_like_all_others() {
+    let fields = [data(0, b"thumbs/a"), data(20, b"image/png"), data(40, b"body")].concat();
+    let name = "(i32.const 0) (i32.const 8)";
+    let body = format!(
+        "(call $blob_put {name} (i32.const 20) (i32.const 9) (i32.const 40) (i32.const 4)) (call $blob_delete {name})"
+    );
+    let (name, content_type) = ("thumbs/a".to_owned(), "image/png".to_owned());
+    let put = Effect::BlobPut { name: name.clone(), content_type, body: b"body".to_vec() };
+    assert_eq!(effects(run(&load(&guest_with(&fields, &body)))), [put, Effect::BlobDelete { name }]);
 }
 
 #[test]

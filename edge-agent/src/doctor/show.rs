@@ -8,6 +8,8 @@ use agent_store::{DeadLetter, Item, Missing, Queue, QueueSurvey, Survey};
 use serde_json::{Value, json};
 use sync_protocol::records::{Class, Tally};
 
+use super::contents::Contents;
+
 /// How many lines of one sort are shown to a person; `--json` has them all.
 const LINES: usize = 20;
 
@@ -59,6 +61,14 @@ pub(super) fn line(item: &Item) -> Value {
             line["payload"] = body(&letter.event.payload);
             line
         }
+        Item::Blob { name, blob } => json!({
+            "kind": "blob",
+            "name": name,
+            "digest": hex::encode(blob.digest),
+            "size": blob.bytes,
+            "type": blob.content_type,
+            "stored_us": blob.stored_us,
+        }),
         _ => Value::Null,
     }
 }
@@ -85,7 +95,12 @@ fn missing(missing: &Missing) -> Value {
     })
 }
 
-pub(super) fn object(survey: &Survey, letters: &VecDeque<DeadLetter>, salvaged: Option<&(&Path, Survey)>) -> Value {
+pub(super) fn object(
+    survey: &Survey,
+    contents: &Contents,
+    letters: &VecDeque<DeadLetter>,
+    salvaged: Option<&(&Path, Survey)>,
+) -> Value {
     let queue = |queue: &QueueSurvey| {
         json!({
             "queue": name(queue.queue),
@@ -103,7 +118,7 @@ pub(super) fn object(survey: &Survey, letters: &VecDeque<DeadLetter>, salvaged: 
         })
     };
     json!({
-        "whole": survey.is_whole(),
+        "whole": survey.is_whole() && contents.damaged == 0,
         "epoch": survey.epoch.map(|epoch| format!("{:016x}", epoch.0)),
         "queues": survey.queues.iter().map(queue).collect::<Vec<_>>(),
         "streams": survey.streams.iter().map(|(name, (waiting, bytes))| json!({
@@ -127,6 +142,14 @@ pub(super) fn object(survey: &Survey, letters: &VecDeque<DeadLetter>, salvaged: 
         })).collect::<Vec<_>>(),
         "dead_letters": survey.dead_letters,
         "last_dead_letters": letters.iter().map(dead_letter).collect::<Vec<_>>(),
+        "blobs": {
+            "count": survey.blobs,
+            "contents": survey.contents.0,
+            "bytes": survey.contents.1,
+            "looked_at": contents.are_there(),
+            "damaged": contents.damaged,
+            "damage": contents.damage,
+        },
         "missing": survey.missing.iter().map(missing).collect::<Vec<_>>(),
         "damaged": survey.damaged,
         "damage": survey.damage,
@@ -137,7 +160,7 @@ pub(super) fn object(survey: &Survey, letters: &VecDeque<DeadLetter>, salvaged: 
 pub(super) fn text(
     out: &mut dyn Write,
     dir: &Path,
-    survey: &Survey,
+    (survey, contents): (&Survey, &Contents),
     letters: &VecDeque<DeadLetter>,
     salvaged: Option<&(&Path, Survey)>,
 ) -> io::Result<()> {
@@ -182,9 +205,13 @@ pub(super) fn text(
     for letter in letters {
         writeln!(out, "  {} {}: {}", letter.id, letter.event.topic, letter.dead.reason)?;
     }
+    let (blobs, (count, bytes)) = (survey.blobs, survey.contents);
+    let looked = if contents.are_there() { "" } else { ", which are not beside this store" };
+    writeln!(out, "blobs: {blobs}, with {count} contents of {bytes} bytes{looked}")?;
     lines(out, "known to be lost from before", survey.missing.len() as u64, survey.missing.iter())?;
     lines(out, "LOST", survey.lost().count() as u64, survey.lost())?;
     lines(out, "DAMAGED", survey.damaged, survey.damage.iter())?;
+    lines(out, "DAMAGED CONTENTS", contents.damaged, contents.damage.iter())?;
     if let Some((to, of)) = salvaged {
         let records: u64 = of.queues.iter().map(|queue| queue.whole).sum();
         writeln!(
@@ -193,7 +220,11 @@ pub(super) fn text(
             to.display()
         )?;
     }
-    writeln!(out, "\n{}", if survey.is_whole() { "all is whole" } else { "the store is damaged" })
+    writeln!(
+        out,
+        "\n{}",
+        if survey.is_whole() && contents.damaged == 0 { "all is whole" } else { "the store is damaged" }
+    )
 }
 
 fn lines(

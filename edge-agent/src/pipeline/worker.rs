@@ -17,6 +17,7 @@ use agent_functions::{LogLine, Outcome, ReadError, Reads, Run, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
 use sync_protocol::usage::Counts;
 
+use super::blobs::{Done, RunBlobs, store_blobs};
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
 use crate::limits;
@@ -45,7 +46,7 @@ impl Worker<'_> {
         match handle(self, lane, &job, &mut memory, &mut taken) {
             Ok(mut result) => {
                 let pipeline = self.pipeline;
-                if let Ended::Done(effects) = &mut result {
+                if let Ended::Done { effects, .. } = &mut result {
                     pipeline.retention.prioritise(effects);
                 }
                 let seen =
@@ -128,8 +129,8 @@ fn handle(
             }
         }
     }
-    let time_us = event.time_us;
-    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, time_us, taken };
+    let (time_us, blobs) = (event.time_us, RunBlobs::new(pipeline));
+    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, time_us, taken, blobs };
     let ran = match run(&active.current, event, &mut reads, seed)? {
         Ok(done) => {
             judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
@@ -157,8 +158,12 @@ fn handle(
     {
         seen.mark(identity, content);
     }
+    let ran = match ran {
+        Ok(effects) => store_blobs(pipeline, &active.current, effects)?,
+        Err(trap) => Err(trap),
+    };
     Ok(match ran {
-        Ok(effects) => {
+        Ok(Done { effects, blobs, contents }) => {
             for effect in &effects {
                 match effect {
                     Effect::StatePut { key, value, ttl_s } => {
@@ -173,9 +178,11 @@ fn handle(
                     | Effect::TwinReport { .. }
                     | Effect::Count { .. }
                     | Effect::Observe { .. } => {}
+                    // Taken out.
+                    Effect::BlobPut { .. } | Effect::BlobDelete { .. } => {}
                 }
             }
-            Ended::Done(effects)
+            Ended::Done { effects, blobs, contents }
         }
         Err(trap) => {
             job.event.settled().failure = Some(trap.message.clone());
@@ -266,6 +273,7 @@ struct LaneReads<'a, 'w> {
     partition: &'a str,
     time_us: u64,
     taken: &'a mut Taken,
+    blobs: RunBlobs<'w>,
 }
 
 impl Reads for LaneReads<'_, '_> {
@@ -299,6 +307,14 @@ impl Reads for LaneReads<'_, '_> {
     // As of the last commit: what others put meanwhile, and earlier runs of this lane that wait for theirs, is not in it.
     fn state_bytes(&mut self) -> Result<u64, ReadError> {
         self.worker.reader.state_bytes(self.function).map_err(|error| ReadError(error.into()))
+    }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        self.blobs.find(&mut self.worker.reader, name).map_err(ReadError)
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        self.blobs.piece(&mut self.worker.reader, name, offset, len).map_err(ReadError)
     }
 
     fn pause(&mut self, fuel: u64) {

@@ -9,13 +9,16 @@ use std::time::Duration;
 use agent_core::lanes::LaneId;
 use agent_core::retention::Refused;
 use agent_core::{Backoff, Effects};
-use agent_store::{Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write};
+use agent_store::{
+    BlobWrite, Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write,
+};
 use sync_protocol::dead::INLET;
 use sync_protocol::records::Stamp;
 use sync_protocol::usage::Counts;
 use tokio::sync::{Notify, oneshot};
 
 use super::{InFlight, Job, Pipeline};
+use crate::blobs::Stored;
 use crate::keeper::keeping::named;
 use crate::limits;
 use crate::plan::Slot;
@@ -27,7 +30,14 @@ pub type Abandoned = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub enum Ended {
     /// With these effects.
-    Done(Effects),
+    Done {
+        /// Those that are no blobs.
+        effects: Effects,
+        /// What becomes of blobs.
+        blobs: Vec<BlobWrite>,
+        /// Their contents: held until it is written, or never will be.
+        contents: Vec<Stored>,
+    },
     /// The function had handled the event before.
     Duplicate,
     /// It goes to the dead letters.
@@ -57,7 +67,7 @@ impl Ended {
     pub fn marks(&self) -> bool {
         match self {
             // A retry is the gateway's own, so the source's are duplicates from now on.
-            Self::Done(_) | Self::Retry { .. } => true,
+            Self::Done { .. } | Self::Retry { .. } => true,
             Self::Duplicate => false,
             // What is too old to be known stays unknown.
             Self::Dead(letter) => letter.kind != DeadKind::TooOld,
@@ -99,8 +109,12 @@ impl Finished {
 
     // What is to be written of it; what it holds for that is taken out.
     fn write(&mut self, inlet: FunctionId) -> Write {
+        let mut blob_writes = Vec::new();
         let result = match &mut self.ended {
-            Ended::Done(effects) => OutcomeResult::Effects(std::mem::take(effects)),
+            Ended::Done { effects, blobs, .. } => {
+                blob_writes = std::mem::take(blobs);
+                OutcomeResult::Effects(std::mem::take(effects))
+            }
             Ended::Duplicate => OutcomeResult::Nothing,
             Ended::Retry { due_us, attempts } => OutcomeResult::Retry { due_us: *due_us, attempts: *attempts },
             Ended::Dead(letter) => {
@@ -128,6 +142,7 @@ impl Finished {
             stamp: self.stamp,
             usage: self.usage,
             result,
+            blobs: blob_writes,
         })
     }
 }
@@ -345,6 +360,8 @@ impl Group {
     }
 
     fn settle(&mut self, pipeline: &Pipeline, wakers: &Wakers, committed: &Committed) {
+        // Before what was reserved for contents is given back.
+        pipeline.blobs.committed(committed.blob_bytes);
         let counters = &pipeline.counters;
         let mut lanes = BTreeMap::new();
         for finished in self.outcomes.drain(..) {
@@ -352,7 +369,7 @@ impl Group {
                 *lanes.entry(lane).or_insert(0) += 1;
             }
             match finished.ended {
-                Ended::Done(_) => counters.handled.add(1),
+                Ended::Done { .. } => counters.handled.add(1),
                 Ended::Duplicate => counters.duplicates.add(1),
                 Ended::Dead(_) => counters.dead.add(1),
                 Ended::Retry { .. } => counters.retried.add(1),

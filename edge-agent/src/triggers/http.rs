@@ -19,6 +19,7 @@ use function_package::Trigger;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::blobs::{self, Transfers};
 use crate::config::{Http, Secret};
 use crate::limits;
 use crate::pipeline::{Origin, Pipeline, Settled};
@@ -31,6 +32,7 @@ pub struct Routes {
     token: Option<Secret>,
     max_body_bytes: usize,
     room: Semaphore,
+    transfers: Transfers,
 }
 
 /// Binds the address.
@@ -44,17 +46,18 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Answers until the agent ends.
-pub async fn serve(listener: TcpListener, config: Http, pipeline: Arc<Pipeline>) {
+pub async fn serve(listener: TcpListener, config: Http, pipeline: Arc<Pipeline>, transfers: Transfers) {
     let Http { token, max_body_bytes, .. } = config;
-    let routes = Routes { pipeline, token, max_body_bytes, room: Semaphore::new(limits::HTTP_REQUESTS) };
+    let routes = Routes { pipeline, token, max_body_bytes, room: Semaphore::new(limits::HTTP_REQUESTS), transfers };
     let router = Router::new().fallback(answer).with_state(Arc::new(routes));
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!("functions cannot answer requests any more: {error}");
     }
 }
 
-/// Why a request gets no answer of a function.
-struct Refused(StatusCode, String);
+/// Why a request gets no answer of a function, or of a blob.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -72,6 +75,9 @@ async fn answer(State(routes): State<Arc<Routes>>, request: Request) -> Result<R
     routes.authorise(&head.headers)?;
     let path = decoded(head.uri.path())
         .ok_or_else(|| Refused(StatusCode::BAD_REQUEST, "the path is no percent-encoded UTF-8".to_owned()))?;
+    if let Some(name) = path.strip_prefix(blobs::PATH) {
+        return routes.transfers.answer(name, &head, body).await;
+    }
     let Found { slot, places, deadline } = routes.find(head.method.as_str(), &path)?;
     let Ok(_room) = routes.room.try_acquire() else {
         let message = format!("{} requests wait for their answer already; try again", limits::HTTP_REQUESTS);

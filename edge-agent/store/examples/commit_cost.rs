@@ -144,6 +144,7 @@ fn groups(store: &mut Store, group: u64, commits: u64, metered: bool) -> Result<
             partition: device.clone(),
             seen: Some((device.clone(), seen[source].to_bytes())),
             uses: agent_store::Uses::Nothing,
+            blobs: Vec::new(),
             event: Event {
                 identity: Some(identity),
                 ..Event::new(EventKind::Mqtt, device, "plant/line-3/temperature", [], next)

@@ -156,6 +156,14 @@ pub enum Damage {
         /// What is wrong with it.
         what: String,
     },
+    /// A blob.
+    #[error("the blob {name:?} is damaged: {what}")]
+    Blob {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// What runs of a function.
     #[error("the deployment of function {function:?} is damaged: {what}")]
     Deployment {

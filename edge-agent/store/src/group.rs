@@ -19,8 +19,8 @@ use crate::store::{EXPIRE_ROWS, Position, TRIM_BYTES, TRIM_ROWS};
 use crate::streams::Streams;
 use crate::tiles::{self, Run, Tiles};
 use crate::usage::Metering;
-use crate::write::{MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Uses, Write};
-use crate::{boots, letters, messages, rows, schema};
+use crate::write::{BlobWrite, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Uses, Write};
+use crate::{blobs, boots, letters, messages, rows, schema};
 
 /// What a transaction changes beside the database.
 pub(crate) struct Changed<'a> {
@@ -129,6 +129,13 @@ impl<'a> Group<'a> {
                 }
                 Ok(())
             }
+            Write::Blob(write) => self.blob(write),
+            Write::ContentsGone(digests) => digests.iter().try_for_each(|digest| {
+                let bytes = blobs::gone(self.transaction, digest)?.unwrap_or(0);
+                self.position.blob_bytes = self.position.blob_bytes.saturating_sub(bytes);
+                Ok(())
+            }),
+            Write::Watched(path, file) => blobs::watch(self.transaction, self.scratch, path, file.as_ref()),
             Write::Scheduled(scheduled) => scheduled.store(self.transaction),
             Write::StateEnded { time_us } => self.state_ended(*time_us),
             Write::TellUsage { stamp } => {
@@ -177,14 +184,14 @@ impl<'a> Group<'a> {
                 for effect in effects {
                     self.effect(outcome, effect)?;
                 }
+                for write in &outcome.blobs {
+                    self.blob(write)?;
+                }
             }
             OutcomeResult::Dead(dead) => {
                 rows::write_dead_letter(self.scratch, outcome, dead);
-                self.transaction
-                    .prepare_cached("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
-                    .execute((rows::checksum(self.scratch), &*self.scratch))?;
+                let id = letters::put(self.transaction, &outcome.event, self.scratch)?;
                 self.position.dead_letters += 1;
-                let id = rows::number(self.transaction.last_insert_rowid());
                 let letter = letters::letter(&outcome.function_name, dead, &outcome.event);
                 self.tell(&outcome.into(), &Note::new(self.epoch, id, What::Dead(Box::new(letter))))?;
             }
@@ -256,6 +263,8 @@ impl<'a> Group<'a> {
             }
             // Given by whoever waits for it, after the commit.
             Effect::Respond(_) => Ok(()),
+            // In `Outcome::blobs`, with their contents on the disk.
+            Effect::BlobPut { .. } | Effect::BlobDelete { .. } => Ok(()),
             Effect::Publish { topic, payload, flags } => {
                 rows::write_publish(self.scratch, &outcome.event.device, topic, payload, *flags);
                 let id = self.next(Queue::Publishes);
@@ -286,6 +295,36 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
+    fn blob(&mut self, write: &BlobWrite) -> Result<(), Cause> {
+        match write {
+            BlobWrite::Put { name, blob, wanted } => {
+                let before = blobs::named(self.transaction, name)?;
+                if blobs::keep(self.transaction, &blob.digest, blob.bytes)? {
+                    self.position.blob_bytes += blob.bytes;
+                }
+                blobs::put(self.transaction, self.scratch, name, blob)?;
+                match before {
+                    Some(digest) if digest == blob.digest => return Ok(()),
+                    Some(digest) => blobs::release(self.transaction, &digest)?,
+                    None => self.position.blobs += 1,
+                }
+                let event = blobs::event(name, blob);
+                wanted.iter().try_for_each(|function| {
+                    // Due whatever the clock says.
+                    self.put_message(None, &messages::retry_queue(function), 0, 0, &event)
+                })
+            }
+            BlobWrite::Delete { name } => {
+                if let Some(digest) = blobs::named(self.transaction, name)? {
+                    blobs::delete(self.transaction, name)?;
+                    blobs::release(self.transaction, &digest)?;
+                    self.position.blobs = self.position.blobs.saturating_sub(1);
+                }
+                Ok(())
+            }
+        }
+    }
+
     // `id` is that of a message that it takes the place of.
     fn put_message(
         &mut self,
@@ -296,7 +335,7 @@ impl<'a> Group<'a> {
         event: &Event,
     ) -> Result<(), Cause> {
         rows::write_message(self.scratch, attempts, event);
-        messages::put(self.transaction, id, queue, due_us, self.scratch)?;
+        messages::put(self.transaction, id, queue, due_us, event, self.scratch)?;
         self.position.messages += 1;
         Ok(())
     }
@@ -442,6 +481,12 @@ impl<'a> Group<'a> {
         }
         if self.position.dead_letters != self.before.dead_letters {
             schema::set_meta(self.transaction, "dead_letters", self.position.dead_letters)?;
+        }
+        if self.position.blobs != self.before.blobs {
+            schema::set_meta(self.transaction, schema::BLOBS, self.position.blobs)?;
+        }
+        if self.position.blob_bytes != self.before.blob_bytes {
+            schema::set_meta(self.transaction, schema::BLOB_BYTES, self.position.blob_bytes)?;
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension};
 use sync_protocol::dead::{Letter, LetterEvent, LetterIdentity, MAX_PAYLOAD_BYTES, Note, Payload};
 
 use crate::error::Cause;
-use crate::rows;
 use crate::write::{Dead, DeadLetter};
+use crate::{blobs, rows};
 
 /// Most bytes of each longer text in a note, and of all attributes together; in JSON a byte may become six.
 const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -79,10 +79,28 @@ pub(crate) fn read(connection: &Connection, id: u64) -> Result<Option<Result<Dea
     Ok(found)
 }
 
+/// Stores a letter under a new number, which it answers. A content that its event is about is kept for it.
+pub(crate) fn put(connection: &Connection, event: &Event, body: &[u8]) -> Result<u64, Cause> {
+    let digest = blobs::digest_of(event);
+    connection.prepare_cached("INSERT INTO dead_letters (checksum, digest, body) VALUES (?1, ?2, ?3)")?.execute((
+        rows::checksum(body),
+        digest,
+        body,
+    ))?;
+    let id = rows::number(connection.last_insert_rowid());
+    if let Some(digest) = digest {
+        blobs::refer(connection, &digest)?;
+    }
+    Ok(id)
+}
+
 /// Deletes a letter that is there.
 pub(crate) fn delete(connection: &Connection, id: u64) -> Result<(), Cause> {
-    connection.prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?.execute([rows::bound(id)])?;
-    Ok(())
+    let digest: Option<Option<Vec<u8>>> = connection
+        .prepare_cached("DELETE FROM dead_letters WHERE id = ?1 RETURNING digest")?
+        .query_row([rows::bound(id)], |row| row.get(0))
+        .optional()?;
+    digest.flatten().map_or(Ok(()), |digest| blobs::release(connection, &digest))
 }
 
 /// Remembers whether anything was cut.
@@ -114,6 +132,7 @@ fn kind(kind: EventKind) -> &'static str {
         EventKind::Schedule => "schedule",
         EventKind::Queue => "queue",
         EventKind::Device => "device",
+        EventKind::Blob => "blob",
         _ => "other",
     }
 }

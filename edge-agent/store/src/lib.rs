@@ -24,6 +24,9 @@
 //! | `messages` | an event that waits to be given to a function | id |
 //! | `usage` | what the runs of a commit, or of many, used and measured | number |
 //! | `schedules` | up to which moment a schedule was served | function, schedule |
+//! | `blobs` | which content has a name, with its type | bucket and name |
+//! | `contents` | the length of a content, and whether anything refers to it; the content is a file elsewhere | digest |
+//! | `watched` | a file of a watched folder, as it was when it was stored | path |
 //!
 //! Each class of records keeps its gapless sequence until the control plane knows of every one of them. A record that is
 //! given up, or cannot be read, leaves its sequence behind in a run that says how many there were of which stream and why; a
@@ -70,6 +73,7 @@
 //! - **No number of rows is ever counted by a scan**, and opening reads the ends of the queues only: a backlog of
 //!   millions costs nothing until it is drained.
 
+mod blobs;
 mod boots;
 mod error;
 mod functions;
@@ -93,6 +97,7 @@ mod write;
 
 pub use agent_core::FunctionId;
 pub use agent_core::uplink::Waiting;
+pub use blobs::{Blob, ContentDigest, WatchedFile};
 pub use boots::{Boot, MAX_BOOTS};
 pub use error::{Damage, ErrorKind, StoreError};
 pub use functions::FunctionUsage;
@@ -106,6 +111,6 @@ pub use streams::{MAX_STREAMS, StreamUsage};
 pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
 pub use usage::{MAX_APART, Sums};
 pub use write::{
-    Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Publish,
-    Uses, Write,
+    BlobWrite, Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult,
+    Publish, Uses, Write,
 };

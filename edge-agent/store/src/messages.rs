@@ -7,7 +7,7 @@ use agent_core::Event;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{Cause, Damage};
-use crate::rows;
+use crate::{blobs, rows};
 
 /// An event that waits for its function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,23 +37,34 @@ fn checksum(queue: &str, due_us: u64, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Stores a message: under a new number, or in place of what has this one.
+/// Stores a message: under a new number, or in place of what has this one. A content that it is about is kept for it.
 pub(crate) fn put(
     connection: &Connection,
     id: Option<u64>,
     queue: &str,
     due_us: u64,
+    event: &Event,
     body: &[u8],
 ) -> Result<(), Cause> {
+    let digest = blobs::digest_of(event);
     connection
-        .prepare_cached("REPLACE INTO messages (id, queue, due_us, checksum, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute((id.map(rows::integer), queue, rows::bound(due_us), checksum(queue, due_us, body), body))?;
-    Ok(())
+        .prepare_cached(
+            "REPLACE INTO messages (id, queue, due_us, checksum, digest, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute((id.map(rows::integer), queue, rows::bound(due_us), checksum(queue, due_us, body), digest, body))?;
+    digest.map_or(Ok(()), |digest| blobs::refer(connection, &digest))
 }
 
 /// Deletes a message; whether there was one.
 pub(crate) fn delete(connection: &Connection, id: u64) -> Result<bool, Cause> {
-    Ok(connection.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([rows::integer(id)])? > 0)
+    let deleted: Option<Option<Vec<u8>>> = connection
+        .prepare_cached("DELETE FROM messages WHERE id = ?1 RETURNING digest")?
+        .query_row([rows::integer(id)], |row| row.get(0))
+        .optional()?;
+    if let Some(Some(digest)) = &deleted {
+        blobs::release(connection, digest)?;
+    }
+    Ok(deleted.is_some())
 }
 
 /// A row of id, queue, due_us, checksum and body; the body, too.

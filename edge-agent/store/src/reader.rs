@@ -7,6 +7,7 @@ use agent_core::pace::Metered;
 use rusqlite::{Connection, OptionalExtension, Params};
 use sync_protocol::records::MAX_RANGE_BYTES;
 
+use crate::blobs::{Blob, ContentDigest, WatchedFile};
 use crate::boots::Boot;
 use crate::error::{Cause, Damage, StoreError};
 use crate::functions::{self, FunctionUsage};
@@ -15,7 +16,7 @@ use crate::queue::Queue;
 use crate::schedules::Scheduled;
 use crate::streams::StreamUsage;
 use crate::write::{DeadLetter, Deployment, Missing, Publish};
-use crate::{boots, messages, rows, schedules, schema, streams};
+use crate::{blobs, boots, messages, rows, schedules, schema, streams};
 use agent_core::FunctionId;
 
 mod outbox;
@@ -281,6 +282,49 @@ impl Reader {
     /// If the count is damaged, or the disk fails.
     pub fn message_count(&mut self) -> Result<u64, StoreError> {
         schema::meta(&self.connection, "messages").map_err(self.failed("count the messages of"))
+    }
+
+    /// What has this name, a bucket and a name in it; `None` if nothing does.
+    ///
+    /// # Errors
+    /// If the row is damaged, or the disk fails.
+    pub fn blob(&mut self, name: &str) -> Result<Option<Blob>, StoreError> {
+        blobs::get(&self.connection, name).map_err(self.failed("read a blob of"))
+    }
+
+    /// How many blobs there are, and the bytes of all contents.
+    ///
+    /// # Errors
+    /// If a count is damaged, or the disk fails.
+    pub fn blob_usage(&mut self) -> Result<(u64, u64), StoreError> {
+        let read = || {
+            Ok((schema::meta(&self.connection, schema::BLOBS)?, schema::meta(&self.connection, schema::BLOB_BYTES)?))
+        };
+        read().map_err(self.failed("count the blobs of"))
+    }
+
+    /// Whether something refers to a content.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn is_used(&mut self, content: &ContentDigest) -> Result<bool, StoreError> {
+        blobs::is_used(&self.connection, content).map_err(self.failed("look for a content in"))
+    }
+
+    /// At most `max` contents that nothing refers to.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn unused_contents(&mut self, max: usize) -> Result<Vec<ContentDigest>, StoreError> {
+        blobs::unused(&self.connection, max).map_err(self.failed("look for contents in"))
+    }
+
+    /// The files of watched folders that were stored, by path. One that is damaged is left out.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn watched(&mut self) -> Result<Vec<(String, WatchedFile)>, StoreError> {
+        blobs::watched(&self.connection).map(|(files, _)| files).map_err(self.failed("read the watched files in"))
     }
 
     /// Up to which moments schedules were served. One that is damaged is left out.

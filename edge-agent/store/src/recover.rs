@@ -27,7 +27,7 @@ use crate::survey::{Piece, Survey, survey};
 use crate::tiles::{self, Run, Tiles};
 use crate::witness::{Note, Witness};
 use crate::write::DeadLetter;
-use crate::{functions, letters, messages, rows, schema, usage};
+use crate::{blobs, functions, letters, messages, rows, schema, usage};
 
 /// Most ranges, and most damaged rows, that the description of a recovery names: it is one line of the log.
 const MAX_LOGGED: usize = 20;
@@ -233,6 +233,8 @@ fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(S
         streams: Streams::new(),
         dead_letters: Vec::new(),
         messages: 0,
+        blobs: 0,
+        blob_bytes: 0,
         told: 0,
         scratch: Vec::new(),
     };
@@ -251,6 +253,8 @@ fn salvage(from: &Path, to: &Path, confirmed: &[(Queue, u64, u64)]) -> Result<(S
     fresh.streams.store(&connection)?;
     schema::set_meta(&connection, "dead_letters", fresh.dead_letters.len() as u64)?;
     schema::set_meta(&connection, "messages", fresh.messages)?;
+    schema::set_meta(&connection, schema::BLOBS, fresh.blobs)?;
+    schema::set_meta(&connection, schema::BLOB_BYTES, fresh.blob_bytes)?;
     schema::set_meta(&connection, schema::MISSING_TOLD, fresh.told)?;
     schema::set_meta(&connection, "epoch", epoch)?;
     connection.execute_batch("COMMIT")?;
@@ -336,6 +340,8 @@ struct Fresh<'a> {
     // The numbers that they had.
     dead_letters: Vec<u64>,
     messages: u64,
+    blobs: u64,
+    blob_bytes: u64,
     // Up to which row of `missing` the control plane was told.
     told: u64,
     scratch: Vec<u8>,
@@ -433,8 +439,17 @@ impl Fresh<'_> {
             }
             Piece::Message { message, body } => {
                 self.messages += 1;
-                messages::put(self.connection, None, &message.queue, message.due_us, body)?;
+                messages::put(self.connection, None, &message.queue, message.due_us, &message.event, body)?;
+                self.keep(blobs::content_of(&message.event))?;
             }
+            Piece::Blob { name, blob } => {
+                self.blobs += 1;
+                blobs::put(self.connection, &mut self.scratch, name, blob)?;
+                self.keep(Some((blob.digest, blob.bytes)))?;
+            }
+            // What refers to it brings it.
+            Piece::Content { .. } => {}
+            Piece::Watched { path, file } => blobs::watch(self.connection, &mut self.scratch, path, Some(file))?,
             Piece::Scheduled(of) => of.store(self.connection)?,
             Piece::Usage { body } => usage::insert(self.connection, body)?,
             Piece::Boot(boot) => boot.store(self.connection)?,
@@ -444,8 +459,9 @@ impl Fresh<'_> {
             }
             Piece::DeadLetter { id, body } => {
                 self.dead_letters.push(id);
-                put("INSERT INTO dead_letters (checksum, body) VALUES (?1, ?2)")?
-                    .execute((rows::checksum(body), body))?;
+                let event = rows::read_dead_letter(id, body).map_or_else(|_| letters::nobody(), |letter| letter.event);
+                letters::put(self.connection, &event, body)?;
+                self.keep(blobs::content_of(&event))?;
             }
             Piece::Deployment { function, value } => {
                 let checksum = rows::named_checksum(function, value);
@@ -460,6 +476,15 @@ impl Fresh<'_> {
             }
         }
         self.taken()
+    }
+
+    /// Whatever refers to a content brings it.
+    fn keep(&mut self, content: Option<(blobs::ContentDigest, u64)>) -> Result<(), Cause> {
+        let Some((digest, bytes)) = content else { return Ok(()) };
+        if blobs::keep(self.connection, &digest, bytes)? {
+            self.blob_bytes += bytes;
+        }
+        Ok(())
     }
 
     fn taken(&mut self) -> Result<(), Cause> {

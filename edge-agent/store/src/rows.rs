@@ -212,6 +212,16 @@ fn write<T: Serialize>(out: &mut Vec<u8>, version: u8, value: &T) {
         .expect("rows hold only types that postcard can write, and a Vec takes any number of bytes");
 }
 
+/// Writes a value of this crate's own into `out`, in place of what it held.
+pub(crate) fn write_own<T: Serialize>(out: &mut Vec<u8>, value: &T) {
+    write(out, VERSION, value);
+}
+
+/// What [`write_own`] wrote.
+pub(crate) fn read_own<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    read(bytes)
+}
+
 fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     match bytes.split_first() {
         Some((&VERSION, value)) => match postcard::take_from_bytes(value) {
@@ -390,6 +400,7 @@ mod tests {
                 stamp,
                 usage: Default::default(),
                 result: OutcomeResult::Effects(Effects::new()),
+                blobs: Vec::new(),
             };
             let origin = Origin { device, topic: "t/1".into(), identity };
             let record = Record { stream, function: "f".into(), origin, stamp, body };

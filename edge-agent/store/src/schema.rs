@@ -49,26 +49,37 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE TABLE publishes (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
     CREATE TABLE dead_letters (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, checksum INTEGER NOT NULL, body BLOB NOT NULL
+        id INTEGER PRIMARY KEY AUTOINCREMENT, checksum INTEGER NOT NULL, digest BLOB, body BLOB NOT NULL
     ) STRICT;
+    CREATE INDEX dead_letters_digest ON dead_letters (digest) WHERE digest IS NOT NULL;
     CREATE TABLE deployments (
         function TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE missing (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, due_us INTEGER NOT NULL,
-        checksum INTEGER NOT NULL, body BLOB NOT NULL
+        checksum INTEGER NOT NULL, digest BLOB, body BLOB NOT NULL
     ) STRICT;
     CREATE INDEX messages_due ON messages (queue, due_us, id);
+    CREATE INDEX messages_digest ON messages (digest) WHERE digest IS NOT NULL;
     CREATE TABLE schedules (
         function TEXT NOT NULL, schedule TEXT NOT NULL, checksum INTEGER NOT NULL, up_to_us INTEGER NOT NULL,
         PRIMARY KEY (function, schedule)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE usage (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TABLE blobs (
+        name TEXT PRIMARY KEY, digest BLOB NOT NULL, checksum INTEGER NOT NULL, body BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX blobs_digest ON blobs (digest);
+    CREATE TABLE contents (
+        digest BLOB PRIMARY KEY, checksum INTEGER NOT NULL, bytes INTEGER NOT NULL, unused INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX contents_unused ON contents (digest) WHERE unused = 1;
+    CREATE TABLE watched (path TEXT PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 "];
 
 /// Tables without which there is no store.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 18] = [
     "meta",
     "functions",
     "state",
@@ -84,6 +95,9 @@ const TABLES: [&str; 15] = [
     "messages",
     "schedules",
     "usage",
+    "blobs",
+    "contents",
+    "watched",
 ];
 
 /// Names in `meta`: up to which row of `missing` the control plane was told; the month that is metered (see
@@ -92,6 +106,9 @@ pub(crate) const MISSING_TOLD: &str = "missing_told";
 pub(crate) const METERED_MONTH: &str = "metered_month";
 pub(crate) const METERED_BYTES: &str = "metered_bytes";
 pub(crate) const COMMANDS_DONE: &str = "commands_done";
+/// How many blobs there are, and the bytes of all contents.
+pub(crate) const BLOBS: &str = "blobs";
+pub(crate) const BLOB_BYTES: &str = "blob_bytes";
 
 /// The size of a page, which SQLite's build sets.
 pub(crate) const PAGE_BYTES: usize = 4_096;
@@ -108,8 +125,8 @@ const LOG_BYTES: i64 = 4 * CHECKPOINT_PAGES * PAGE_BYTES as i64;
 /// How long a statement waits for a lock. Nobody of ours holds one for long; a person with a SQLite shell might.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Prepared statements kept for each connection; we have some 40.
-const STATEMENTS: usize = 64;
+/// Prepared statements kept for each connection; we have some 60.
+const STATEMENTS: usize = 96;
 
 /// The writer's connection, the store migrated where needed, and created if it may begin here. Until [`accept`] is called, closing it leaves
 /// the log as it is: what turns out to be damaged is kept as it was found.
@@ -237,7 +254,8 @@ fn migrate(connection: &mut Connection, from: usize) -> Result<(), Cause> {
     }
     if from == 0 {
         set_meta(&transaction, "epoch", new_epoch(0)?)?;
-        for name in ["dead_letters", "messages", MISSING_TOLD, METERED_MONTH, METERED_BYTES, COMMANDS_DONE] {
+        let numbers = ["dead_letters", "messages", MISSING_TOLD, METERED_MONTH, METERED_BYTES, COMMANDS_DONE];
+        for name in numbers.into_iter().chain([BLOBS, BLOB_BYTES]) {
             set_meta(&transaction, name, 0)?;
         }
         Streams::create(&transaction)?;

@@ -56,6 +56,8 @@ pub(crate) struct Position {
     pub(crate) queues: [Ends; 3],
     pub(crate) dead_letters: u64,
     pub(crate) messages: u64,
+    pub(crate) blobs: u64,
+    pub(crate) blob_bytes: u64,
 }
 
 /// What there is after a commit.
@@ -70,6 +72,10 @@ pub struct Committed {
     pub dead_letters: u64,
     /// How many messages wait, due or not.
     pub messages: u64,
+    /// How many blobs there are.
+    pub blobs: u64,
+    /// The bytes of all their contents, and of those whose files are still there.
+    pub blob_bytes: u64,
     /// How many sequences that are done with are still stored, because a commit deletes at most [`TRIM_ROWS`] and
     /// [`TRIM_BYTES`] of each queue. Later commits delete them, also empty ones.
     pub leftover: u64,
@@ -286,6 +292,8 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
         queues: [normal?, high?, publishes?],
         dead_letters: schema::meta(&connection, "dead_letters")?,
         messages: schema::meta(&connection, "messages")?,
+        blobs: schema::meta(&connection, schema::BLOBS)?,
+        blob_bytes: schema::meta(&connection, schema::BLOB_BYTES)?,
     };
     // An agent cannot start without them, and they are few.
     read_deployments(&connection)?;
@@ -335,6 +343,8 @@ impl Position {
             publishes: publishes.last,
             dead_letters: self.dead_letters,
             messages: self.messages,
+            blobs: self.blobs,
+            blob_bytes: self.blob_bytes,
             leftover,
         }
     }
@@ -364,6 +374,7 @@ mod tests {
                 body: vec![1; bytes],
                 priority: Priority::Normal,
             }]),
+            blobs: Vec::new(),
         })
     }
 

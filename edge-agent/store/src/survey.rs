@@ -7,6 +7,7 @@ use agent_core::pace::Metered;
 use rusqlite::{Connection, Row};
 use sync_protocol::records::{Class, Record, StoreEpoch, Tally};
 
+use crate::blobs::{Blob, ContentDigest, WatchedFile};
 use crate::boots::Boot;
 use crate::error::{Cause, StoreError};
 use crate::messages::Message;
@@ -41,6 +42,10 @@ pub struct Survey {
     pub dead_letters: u64,
     /// Messages that wait and are whole, by queue.
     pub messages: BTreeMap<String, u64>,
+    /// Blobs that are whole.
+    pub blobs: u64,
+    /// Contents of blobs that are to be there, and their bytes. Whether their files are is not known here.
+    pub contents: (u64, u64),
     /// What runs.
     pub deployments: Vec<(String, Deployment)>,
     /// What this store knows to be lost, from before.
@@ -106,6 +111,20 @@ pub enum Item {
     Publish(Publish),
     /// A dead letter.
     DeadLetter(DeadLetter),
+    /// A blob.
+    Blob {
+        /// Bucket and name.
+        name: String,
+        /// What it names.
+        blob: Blob,
+    },
+    /// A content of which there must be a file.
+    Content {
+        /// Which one.
+        digest: ContentDigest,
+        /// Its length.
+        bytes: u64,
+    },
 }
 
 /// Reads all of the store in `dir` and verifies every checksum, without changing a byte of it and without keeping a
@@ -138,6 +157,8 @@ pub fn inspect(dir: &Path, mut take: impl FnMut(Item) -> bool) -> Result<Survey,
             Ok(letter) => hand(Item::DeadLetter(letter)),
             Err(_) => Ok(()),
         },
+        Piece::Blob { name, blob } => hand(Item::Blob { name: name.to_owned(), blob: blob.clone() }),
+        Piece::Content { digest, bytes } => hand(Item::Content { digest: *digest, bytes }),
         _ => Ok(()),
     })
     .map_err(|cause| cause.in_operation("read", &path))
@@ -158,6 +179,9 @@ pub(crate) enum Piece<'a> {
     Message { message: &'a Message, body: &'a [u8] },
     Scheduled(&'a Scheduled),
     Usage { body: &'a [u8] },
+    Blob { name: &'a str, blob: &'a Blob },
+    Content { digest: &'a ContentDigest, bytes: u64 },
+    Watched { path: &'a str, file: &'a WatchedFile },
 }
 
 /// Walks through all of a store: first the functions, then what belongs to them, then the queues. What was `confirmed`
@@ -200,6 +224,8 @@ pub(crate) fn survey(
     walk.messages(&connection)?;
     walk.schedules(&connection)?;
     walk.usage(&connection)?;
+    walk.blobs(&connection)?;
+    walk.watched(&connection)?;
     walk.missing(&connection)?;
     walk.epoch(&connection)?;
     for queue in Queue::ALL {

@@ -12,6 +12,7 @@ use sync_protocol::fleet::FunctionStatus;
 use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
 use sync_protocol::usage::Counts;
 
+use crate::blobs::{Blob, ContentDigest, WatchedFile};
 use crate::queue::Queue;
 use crate::schedules::Scheduled;
 use agent_core::FunctionId;
@@ -105,6 +106,12 @@ pub enum Write {
         /// When.
         stamp: Stamp,
     },
+    /// What becomes of a blob.
+    Blob(BlobWrite),
+    /// The files of these contents, which nothing referred to, are gone. One that something refers to again stays.
+    ContentsGone(Vec<ContentDigest>),
+    /// What is remembered of the file of a watched folder under this path; `None`: nothing any more.
+    Watched(String, Option<WatchedFile>),
     /// What runs of the function of this name; `None`: nothing any more.
     Deployment(String, Option<Deployment>),
 }
@@ -147,6 +154,27 @@ pub struct Outcome {
     pub usage: Counts,
     /// What came of it.
     pub result: OutcomeResult,
+    /// What becomes of blobs, in order, if the result is [`OutcomeResult::Effects`]: in the place of such effects.
+    pub blobs: Vec<BlobWrite>,
+}
+
+/// What becomes of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobWrite {
+    /// A name gets a content. If it has this one already, no event comes of it.
+    Put {
+        /// Bucket and name.
+        name: String,
+        /// What it names. The content's file is on the disk, and stays until this is written.
+        blob: Blob,
+        /// The functions that the event is for: each gets it as a message.
+        wanted: Vec<Arc<str>>,
+    },
+    /// A name is taken away; one that is not there is no error.
+    Delete {
+        /// Bucket and name.
+        name: String,
+    },
 }
 
 /// What is used up with an outcome, in its transaction: so that what led to the event leads to no other.

@@ -91,6 +91,27 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             let (name, value) = cut(rest);
             cx.observe(name, number(value)?)
         }
+        "blobput" => {
+            let (name, rest) = cut(rest);
+            let (kind, body) = cut(rest);
+            cx.blob_put(name, kind, body)
+        }
+        "blobdelete" => {
+            cx.blob_delete(rest);
+            Ok(())
+        }
+        "blobsize" => {
+            let size = cx.blob_size(rest);
+            answer_read(size.map(|size| size.to_string().into_bytes()), cx)
+        }
+        "blobget" => {
+            let (offset, rest) = cut(rest);
+            let (length, name) = cut(rest);
+            let number = |text: &str| text.parse::<u32>().map_err(|_| Error::new("the number is none"));
+            let (offset, mut room) = (number(offset)?, vec![0; number(length)? as usize]);
+            let read = cx.blob_read(name, offset, &mut room);
+            answer_read(read.map(|read| room[..read].to_vec()), cx)
+        }
         "log" => {
             match cut(rest) {
                 ("0", text) => cx.error(text),

@@ -21,6 +21,8 @@
 //! | `secret_get` | `(key, key_len, out, out_cap) -> i32` | reads a secret of the gateway (UTF-8) that the manifest allows |
 //! | `state_get` | `(key, key_len, out, out_cap) -> i32` | reads a value of this function's state, earlier writes of this run included |
 //! | `state_next` | `(prefix, prefix_len, after, after_len, out, out_cap) -> i32` | the first key of this function's state that begins with `prefix` and comes after `after` (bytewise; an empty one: from the beginning), writes of this run included |
+//! | `blob_size` | `(name, name_len) -> i32` | the bytes of a blob, as it was before this run |
+//! | `blob_get` | `(name, name_len, offset, out, out_cap) -> i32` | reads a blob from `offset` (unsigned) on: at most `out_cap` bytes; answers how many, which is 0 from its end on |
 //! | `random_fill` | `(out, out_len)` | fills memory from a generator whose seed the host keeps, so that a run can be replayed |
 //! | `state_put` | `(key, key_len, value, value_len)` | effect: stores a value |
 //! | `state_put_ttl` | `(key, key_len, value, value_len, ttl_s)` | effect: stores a value that is absent for events which are received `ttl_s` seconds (unsigned, not 0) after this one, or later |
@@ -32,13 +34,16 @@
 //! | `twin_report` | `(name, name_len, value, value_len)` | effect: a property of the event's device has this value now; the control plane keeps the latest |
 //! | `count` | `(name, name_len, number: f64)` | effect: adds to a counter of this function; `number` is finite and not negative |
 //! | `observe` | `(name, name_len, number: f64)` | effect: adds a value to a distribution of this function; `number` is finite |
+//! | `blob_put` | `(name, name_len, type, type_len, body, body_len)` | effect: stores a blob under a name, `BUCKET/NAME`; `type` is a media type, or empty |
+//! | `blob_delete` | `(name, name_len)` | effect: removes a blob; absent is no error |
 //! | `log` | `(level, text, text_len)` | a log line; `level` is a [`LogLevel`] |
 //! | `log_with` | `(level, text, text_len, fields, fields_len)` | the same, with named values; `fields` are attributes |
 //! | `fail` | `(text, text_len)` | ends the run as failed with this message; does not return |
 //!
 //! All parameters without a type are `i32` (addresses and lengths unsigned). A read (`config_get`, `secret_get`, `state_get`, `state_next`) answers the length of
 //! the value, and writes it to `out` only if it fits in `out_cap`; the guest then comes again with more room. An absent
-//! value answers [`ABSENT`]. Keys are not empty. `random_fill` is for jitter and sampling: whoever knows the seed knows the
+//! value answers [`ABSENT`]. Keys are not empty. `blob_size` and `blob_get` answer it for a blob that is not there. While a run
+//! reads a name, it has one content; [`BLOB_DIGEST`] and the digest of the event's blob name its content. `random_fill` is for jitter and sampling: whoever knows the seed knows the
 //! numbers, so never make keys of them. **No import blocks.** Effects take place together after `edge_handle` returned 0, in one
 //! transaction with the mark that the event was handled, or not at all. An effect that is not allowed, malformed or
 //! over a limit ends the run as a trap that names it.
@@ -82,6 +87,9 @@ pub const EXPORT_HANDLE: &str = "edge_handle";
 /// What a read answers when there is no such value.
 pub const ABSENT: i32 = -1;
 
+/// Beginning of a blob's name that means a content: the SHA-256 in hex follows. Only the blob of the event can be read so.
+pub const BLOB_DIGEST: &str = "sha256:";
+
 /// Alignment in bytes that `edge_alloc` owes the host.
 pub const EVENT_ALIGN: u32 = 8;
 
@@ -103,6 +111,9 @@ pub enum EventKind {
     Queue = 3,
     /// A device connected to the gateway's own broker, or is gone. The topic is `connected` or `disconnected`.
     Device = 4,
+    /// A blob was stored. The topic is its name, `BUCKET/NAME`, the payload is empty. Attributes: `digest` (SHA-256 in
+    /// hex), `size` in bytes, `type`, `bucket`, `name` (without the bucket); `attempt`, from 1.
+    Blob = 6,
 }
 
 impl EventKind {
@@ -114,6 +125,7 @@ impl EventKind {
             2 => Some(Self::Schedule),
             3 => Some(Self::Queue),
             4 => Some(Self::Device),
+            6 => Some(Self::Blob),
             _ => None,
         }
     }

@@ -22,6 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blob;
 pub mod checked;
 mod config;
 mod digest;
@@ -35,6 +36,7 @@ mod sign;
 mod text_form;
 mod trigger;
 
+pub use blob::{BlobError, BlobPattern, check_blob_name, check_bucket};
 pub use config::{ConfigError, ConfigValue, config_value};
 pub use digest::Digest;
 pub use extism::{Extism, ExtismInput};

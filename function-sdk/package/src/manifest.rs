@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use semver::Version;
 
+use crate::blob::BlobPattern;
 use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed, text};
 use crate::config::{ConfigValue, config_value};
 use crate::extism::{Extism, extism, not_allowed};
@@ -11,7 +12,7 @@ use crate::names::{
     check_filter, check_function_name, check_metric_name, check_secret_name, check_stream_name, check_twin_name,
     pattern_matches,
 };
-use crate::trigger::{Trigger, queue_name};
+use crate::trigger::{Trigger, blob_pattern, queue_name};
 
 /// The version of the manifest's format that this crate reads.
 const FORMAT: i64 = 1;
@@ -123,6 +124,10 @@ pub struct Allow {
     pub twin: Vec<String>,
     /// Names under which it may count and observe.
     pub metrics: Vec<String>,
+    /// Blobs that it may store and delete.
+    pub blobs: Vec<BlobPattern>,
+    /// Blobs that it may read, besides those of its triggers.
+    pub blobs_read: Vec<BlobPattern>,
 }
 
 impl Allow {
@@ -167,6 +172,9 @@ impl Manifest {
     /// [[trigger]]
     /// device = "disconnected"           # a device of the gateway's own broker: "connected", "disconnected" or "both"
     ///
+    /// [[trigger]]
+    /// blob = "images/*"                 # a blob that is stored: its name, or the beginning of it; the bucket as a whole
+    ///
     /// [retry]                           # what becomes of an event on which it fails
     /// tries = 5                         # 1 by default: then it goes to the dead letters at once
     /// backoff_ms = 1_000                # how long the first retry waits; each further one twice as long, at most an hour
@@ -186,6 +194,8 @@ impl Manifest {
     /// secrets = ["weather-key"]         # secrets of the gateway that it may read
     /// twin = ["battery", "net.*"]       # properties of the event's device that it may report
     /// metrics = ["rejected", "celsius"] # what it counts and observes; at most 32 names of a-z, 0-9, dots and underscores
+    /// blobs = ["thumbs/*"]              # blobs that it may store and delete
+    /// blobs_read = ["masks/*"]          # blobs that it may read, besides those of its triggers
     ///
     /// [config]                          # what a deployment may set: a key and its default
     /// limit = 30.0
@@ -243,6 +253,8 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
                 0..=MAX_METRICS,
                 parsed_text("a metric such as \"rejected\"", check_metric_name),
             ),
+            blobs: t.list("blobs", 0..=MAX_ALLOWED, blob_pattern()),
+            blobs_read: t.list("blobs_read", 0..=MAX_ALLOWED, blob_pattern()),
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));
@@ -372,7 +384,7 @@ mod tests {
              function.toml:5:14: partition: is \"all\"; allowed is \"device\" or \"topic\" or \"function\"\n\
              function.toml:7:9: trigger[1].mqtt: is \"a/#/b\": \"#\" must stand alone in the last level, as in \
              \"a/b/#\"; allowed is a topic filter such as \"sensors/+/temperature\"\n\
-             function.toml:8:1: trigger[2]: has 0 kinds; allowed is one of mqtt, http, cron, queue and device\n\
+             function.toml:8:1: trigger[2]: has 0 kinds; allowed is one of mqtt, http, cron, queue, device and blob\n\
              function.toml:10:8: limits.fuel: is 5; allowed is a whole number from 10000 to 10000000000\n\
              function.toml:12:13: allow.streams[1]: is \"a b\": a stream's name has 1 to 64 letters, digits, dots, \
              hyphens and underscores; allowed is a stream such as \"alerts\", or \"temp-*\" for all that begin so\n\
@@ -381,6 +393,26 @@ mod tests {
              function.toml:15:8: config.list: is a list or a table; allowed is a text of at most 4096 bytes, a finite \
              number, true or false"
         );
+    }
+
+    #[test]
+    fn blobs_are_named_with_their_bucket() {
+        let text =
+            format!("{SMALL}[[trigger]]\nblob = 'images/*'\n[allow]\nblobs = ['thumbs/a']\nblobs_read = ['m/*']\n");
+        let manifest = Manifest::parse("function.toml", &text).unwrap();
+        assert!(matches!(&manifest.triggers[1], Trigger::Blob { pattern } if pattern.matches("images/1")));
+        assert!(manifest.allow.blobs[0].matches("thumbs/a") && manifest.allow.blobs_read[0].matches("m/x"));
+        let wrong = format!(
+            "{SMALL}[[trigger]]\nblob = '*'\n[[trigger]]\nhttp = 'GET /blobs/{{x}}'\n[allow]\nblobs = ['a/../b']\n"
+        );
+        let found = mistakes(&wrong);
+        for line in [
+            "function.toml:7:9: trigger[2].blob: is \"*\": \"\" does not begin with a bucket",
+            "function.toml:9:9: trigger[3].http: is \"GET /blobs/{x}\": its path begins with \"/blobs\", where the gateway itself",
+            "function.toml:11:11: allow.blobs[1]: is \"a/../b\": \"a/../b\" has the part",
+        ] {
+            assert!(found.contains(line), "{found}");
+        }
     }
 
     #[test]

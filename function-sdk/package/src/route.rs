@@ -35,6 +35,9 @@ pub enum RouteError {
     /// A character that has no place in a path as it is.
     #[error("its segment {0:?} has other characters than letters, digits, and \"-._~\"")]
     Segment(String),
+    /// Where the gateway itself answers.
+    #[error("its path begins with \"/blobs\", where the gateway itself takes and gives blobs")]
+    Blobs,
     /// The same name twice.
     #[error("it has the name {0:?} twice")]
     Twice(String),
@@ -62,6 +65,9 @@ impl FromStr for Route {
                 return Err(RouteError::Twice(text.to_owned()));
             }
             segments.push(segment);
+        }
+        if segments[0] == Segment::Exact("blobs".to_owned()) {
+            return Err(RouteError::Blobs);
         }
         Ok(Self { method: method.to_owned(), segments })
     }
@@ -141,6 +147,7 @@ mod tests {
         assert_eq!(error("GET a"), RouteError::Path);
         assert_eq!(error("GET /a b"), RouteError::Segment("a b".into()));
         assert_eq!(error("GET /{}"), RouteError::Segment("{}".into()));
+        assert_eq!(error("GET /blobs/{bucket}/{name}"), RouteError::Blobs);
         assert_eq!(error("GET /{a}/{a}"), RouteError::Twice("{a}".into()));
         assert_eq!(error(&format!("GET /{}", "a".repeat(512))), RouteError::Path);
     }

@@ -1,5 +1,6 @@
 //! When a function runs: the entries `[[trigger]]` of a manifest.
 
+use crate::blob::BlobPattern;
 use crate::checked::{Rule, Table, Value, integer, one_of, parsed, text};
 use crate::manifest::{parsed_text, topic_filter};
 use crate::names::{check_function_name, check_stream_name};
@@ -41,6 +42,11 @@ pub enum Trigger {
         /// Which of the two; `None`: both.
         change: Option<Presence>,
     },
+    /// A blob is stored, or another content under its name.
+    Blob {
+        /// Which ones.
+        pattern: BlobPattern,
+    },
 }
 
 /// What becomes of moments that passed while the gateway was off, or could not run the function.
@@ -74,7 +80,7 @@ impl Presence {
     }
 }
 
-const KINDS: &str = "one of mqtt, http, cron, queue and device";
+const KINDS: &str = "one of mqtt, http, cron, queue, device and blob";
 
 /// How long a request waits if nothing is said.
 const DEADLINE_MS: u32 = 10_000;
@@ -94,7 +100,8 @@ impl Trigger {
                 ("both", None),
             ]),
         );
-        let kinds = ["mqtt", "http", "cron", "queue", "device"].into_iter().filter(|key| t.has(key)).count();
+        let blob = t.optional("blob", blob_pattern());
+        let kinds = ["mqtt", "http", "cron", "queue", "device", "blob"].into_iter().filter(|key| t.has(key)).count();
         let deadline_ms = t.optional("deadline_ms", integer(100..=300_000));
         let name = t.optional("name", parsed_text("a name", check_function_name));
         let zone = t.optional("zone", text(1..=64));
@@ -121,6 +128,9 @@ impl Trigger {
         if let Some(change) = device {
             return Some(Self::Device { change });
         }
+        if let Some(pattern) = blob {
+            return Some(Self::Blob { pattern });
+        }
         let (cron, name) = (cron?, name.unwrap_or_else(|| "schedule".to_owned()));
         match Schedule::parse(&cron, zone.as_deref().unwrap_or("UTC")) {
             Ok(schedule) => Some(Self::Schedule { name, schedule, missed: missed.unwrap_or_default() }),
@@ -137,4 +147,9 @@ pub(crate) fn queue_name() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>
     parsed_text("a queue such as \"to-send\"", |name| {
         check_stream_name(name).map_err(|_| "a queue's name has 1 to 64 letters, digits, dots, hyphens and underscores")
     })
+}
+
+/// Which blobs.
+pub(crate) fn blob_pattern() -> Rule<impl Fn(&Value<'_>) -> Result<BlobPattern, String>> {
+    parsed("a blob such as \"images/gate.jpg\", or \"images/*\" for all that begin so", str::parse)
 }

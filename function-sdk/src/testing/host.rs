@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 
-use function_abi::{LogLevel, Priority, PublishFlags};
-use function_package::{Allow, Limits, MAX_TWIN_VALUE_BYTES, check_metric_name, check_stream_name, check_twin_name};
+use function_abi::{BLOB_DIGEST, LogLevel, Priority, PublishFlags};
+use function_package::{
+    Allow, BlobPattern, Limits, MAX_TWIN_VALUE_BYTES, check_blob_name, check_metric_name, check_stream_name,
+    check_twin_name,
+};
 
-use super::{Emitted, Enqueued, LogLine, Published, Reported, Response, State, Stored};
+use super::{Emitted, Enqueued, LogLine, Published, PutBlob, Reported, Response, State, Stored};
 
 /// Why a run ended in the middle; thrown, since an effect that is not allowed does not return on a gateway either.
 pub(super) struct Trap(pub(super) String);
@@ -30,6 +33,14 @@ pub(crate) struct Host {
     pub(super) response: Option<Response>,
     pub(super) counted: Vec<(String, f64)>,
     pub(super) observed: Vec<(String, f64)>,
+    /// As they were before the run.
+    pub(super) blobs: BTreeMap<String, Vec<u8>>,
+    /// `None`: all of them.
+    pub(super) readable: Option<Vec<BlobPattern>>,
+    /// What names the content of the event's blob, and the blob.
+    pub(super) event_blob: Option<(String, String)>,
+    pub(super) blobs_put: Vec<PutBlob>,
+    pub(super) blobs_deleted: Vec<String>,
     pub(super) logs: Vec<LogLine>,
     effects: u32,
     output: usize,
@@ -66,6 +77,11 @@ impl Host {
             response: None,
             counted: Vec::new(),
             observed: Vec::new(),
+            blobs: BTreeMap::new(),
+            readable: None,
+            event_blob: None,
+            blobs_put: Vec::new(),
+            blobs_deleted: Vec::new(),
             logs: Vec::new(),
             effects: 0,
             output: 0,
@@ -95,6 +111,61 @@ impl Host {
         let there = self.state.iter().filter(|(_, stored)| stored.is_there(self.time_us)).map(|(key, _)| key);
         let mut keys = there.filter(|key| key.as_slice() > after || after < prefix);
         keys.find(|key| key.starts_with(prefix)).cloned()
+    }
+
+    pub(crate) fn blob_size(&mut self, name: &str) -> Option<u32> {
+        self.blob("blob_size", name).map(|blob| blob.len() as u32)
+    }
+
+    pub(crate) fn blob_get(&mut self, name: &str, offset: u32, out: &mut [u8]) -> Option<usize> {
+        let rest = self.blob("blob_get", name)?.get(offset as usize..).unwrap_or_default();
+        let read = rest.len().min(out.len());
+        out[..read].copy_from_slice(&rest[..read]);
+        Some(read)
+    }
+
+    fn blob(&self, import: &str, name: &str) -> Option<&Vec<u8>> {
+        if name.starts_with(BLOB_DIGEST) {
+            match &self.event_blob {
+                Some((digest, event)) if digest == name => return self.blobs.get(event),
+                _ => trap(format!("{import}: {name:?} is not the content of this event's blob")),
+            }
+        }
+        if let Err(error) = check_blob_name(name) {
+            trap(format!("{import}: {error}"));
+        }
+        if self.readable.as_ref().is_some_and(|patterns| !patterns.iter().any(|pattern| pattern.matches(name))) {
+            trap(format!(
+                "{import}: the blob {name:?} is not allowed; name it in function.toml under [allow] blobs_read"
+            ));
+        }
+        self.blobs.get(name)
+    }
+
+    fn check_change(&self, import: &str, name: &str) {
+        if let Err(error) = check_blob_name(name) {
+            trap(format!("{import}: {error}"));
+        }
+        let allowed = |allow: &Allow| allow.blobs.iter().any(|pattern| pattern.matches(name));
+        if !self.allow.as_ref().is_none_or(allowed) {
+            trap(format!("{import}: the blob {name:?} is not allowed; name it in function.toml under [allow] blobs"));
+        }
+    }
+
+    pub(crate) fn blob_put(&mut self, name: &str, content_type: &str, body: &[u8]) {
+        self.check_change("blob_put", name);
+        let content_type = if content_type.is_empty() { "application/octet-stream" } else { content_type };
+        self.admit(name.len() + content_type.len() + body.len());
+        let (name, content_type) = (name.to_owned(), content_type.to_owned());
+        self.blobs_deleted.retain(|deleted| *deleted != name);
+        self.blobs_put.push(PutBlob { name, content_type, body: body.to_vec() });
+    }
+
+    pub(crate) fn blob_delete(&mut self, name: &str) {
+        self.check_change("blob_delete", name);
+        self.admit(name.len());
+        self.blobs_put.retain(|put| put.name != name);
+        self.blobs_deleted.push(name.to_owned());
     }
 
     pub(crate) fn random_fill(&mut self, out: &mut [u8]) {

@@ -137,6 +137,7 @@ impl Gateway {
             partition: "p".into(),
             seen: None,
             uses: agent_store::Uses::Nothing,
+            blobs: Vec::new(),
             event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
             stamp: self.now,
             usage: Default::default(),

@@ -30,6 +30,8 @@ struct Inspected<'a> {
     secrets: &'a [String],
     twin: &'a [String],
     metrics: &'a [String],
+    blobs: Vec<String>,
+    blobs_read: Vec<String>,
     /// How often it is given an event on which it fails.
     tries: u32,
     config: BTreeMap<&'a str, String>,
@@ -103,6 +105,8 @@ fn inspected<'a>(package: &'a Package, file: &'a Path, refusal: Option<String>) 
         secrets: &allow.secrets,
         twin: &allow.twin,
         metrics: &allow.metrics,
+        blobs: allow.blobs.iter().map(ToString::to_string).collect(),
+        blobs_read: allow.blobs_read.iter().map(ToString::to_string).collect(),
         tries: retry.tries,
         config: config.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect(),
         limits: ShownLimits { fuel, memory_kib, effects, output_kib, state_value_kib, state_kib },
@@ -122,6 +126,7 @@ fn trigger(trigger: &Trigger) -> String {
         Trigger::Device { change } => {
             format!("device {}", change.map_or("connected or disconnected", |change| change.name()))
         }
+        Trigger::Blob { pattern } => format!("blob {pattern}"),
         other => format!("{other:?}"),
     }
 }
@@ -195,6 +200,8 @@ fn show(out: &Out, inspected: &Inspected<'_>, load_ms: f64) -> String {
     rows.push(("secrets", list(inspected.secrets.to_vec())));
     rows.push(("twin", list(inspected.twin.to_vec())));
     rows.push(("metrics", list(inspected.metrics.to_vec())));
+    rows.push(("blobs", list(inspected.blobs.clone())));
+    rows.push(("blobs read", list(inspected.blobs_read.clone())));
     rows.push(("tries", format!("{} for each event", inspected.tries)));
     rows.push(("config", list(inspected.config.iter().map(|(key, value)| format!("{key}={value}")).collect())));
     rows.push((

@@ -99,7 +99,7 @@ impl Counts {
                 self.published += count(|effect| matches!(effect, Effect::Publish { .. }));
             }
             How::Failed(_) => self.traps += 1,
-            How::Known(_) | How::Unwanted => self.not_run += 1,
+            How::Known(_) | How::Unchanged | How::Unwanted => self.not_run += 1,
         }
     }
 

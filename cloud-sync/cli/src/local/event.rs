@@ -65,6 +65,7 @@ enum Kind {
     Schedule,
     Queue,
     Device,
+    Blob,
 }
 
 impl Kind {
@@ -75,6 +76,7 @@ impl Kind {
             EventKind::Schedule => Self::Schedule,
             EventKind::Queue => Self::Queue,
             EventKind::Device => Self::Device,
+            EventKind::Blob => Self::Blob,
             _ => Self::Mqtt,
         }
     }
@@ -86,6 +88,7 @@ impl Kind {
             Self::Schedule => EventKind::Schedule,
             Self::Queue => EventKind::Queue,
             Self::Device => EventKind::Device,
+            Self::Blob => EventKind::Blob,
         }
     }
 }
@@ -150,6 +153,7 @@ impl Numbering {
             (Some(device), _) => device.as_str().into(),
             (None, Kind::Http) => "@http".into(),
             (None, Kind::Schedule) => "@schedule".into(),
+            (None, Kind::Blob) => "@blob".into(),
             (None, _) => self.device(&line.topic),
         };
         let identity = match line.identity {
@@ -199,6 +203,7 @@ impl Numbering {
                 add("message", format!("{:016x}-{}", 1, self.messages));
                 add("attempt", "1".to_owned());
             }
+            Kind::Blob => add("type", "application/octet-stream".to_owned()),
             Kind::Mqtt | Kind::Device => {}
         }
         attributes.into_iter().collect()
@@ -219,6 +224,7 @@ impl Line<'_> {
             Kind::Device if self.device.is_none() => {
                 Some("it has no \"device\"; say which one comes or goes".to_owned())
             }
+            Kind::Blob => function_package::check_blob_name(&self.topic).err().map(|error| error.to_string()),
             _ if self.topic.is_empty() => Some("its topic is empty; name the schedule or the queue".to_owned()),
             _ => None,
         };

@@ -50,7 +50,7 @@ pub(crate) struct Line {
 pub(crate) fn title(number: usize, event: &Event) -> String {
     let (topic, device) = (text(event.topic.as_bytes()), text(event.device.as_bytes()));
     let sender = match event.kind {
-        EventKind::Http | EventKind::Schedule => String::new(),
+        EventKind::Http | EventKind::Schedule | EventKind::Blob => String::new(),
         _ if device == topic => String::new(),
         _ => format!("  from {device}"),
     };
@@ -61,6 +61,7 @@ pub(crate) fn title(number: usize, event: &Event) -> String {
         EventKind::Schedule => "schedule ".to_owned(),
         EventKind::Queue => "queue ".to_owned(),
         EventKind::Device => "device ".to_owned(),
+        EventKind::Blob => "blob ".to_owned(),
         _ => String::new(),
     };
     let query = attribute("query").map_or(String::new(), |query| format!("?{}", text(query.as_bytes())));
@@ -103,6 +104,11 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
                     Effect::Observe { name, value } => {
                         add(Kind::Metric, "observe", format!("{name}  {}", value.get()));
                     }
+                    Effect::BlobPut { name, content_type, body } => {
+                        let (name, kind) = (text(name.as_bytes()), text(content_type.as_bytes()));
+                        add(Kind::Publish, "blob", format!("{name} ({kind})  {}", text(body)));
+                    }
+                    Effect::BlobDelete { name } => add(Kind::Publish, "unblob", text(name.as_bytes())),
                     Effect::Respond(Response { status, headers, body }) => {
                         let headers: Vec<String> =
                             headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -119,6 +125,7 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
             add(Kind::Trap, "trap", format!("{kind}  {}", text(said.as_bytes())));
         }
         How::Known(verdict) => add(Kind::Note, "not run", known(*verdict).1.to_owned()),
+        How::Unchanged => add(Kind::Note, "not run", "the blob has this content already".to_owned()),
         How::Unwanted => add(Kind::Note, "not run", "no trigger of the manifest is for it".to_owned()),
     }
     if !hide.contains(&Hide::Log) {
@@ -169,7 +176,7 @@ pub(crate) struct Shown<'a> {
     event: usize,
     #[serde(flatten)]
     incoming: Incoming<'a>,
-    /// `done`, `failed`, or why the function did not run: `duplicate`, `contradicts`, `too_old`, `unwanted`.
+    /// `done`, `failed`, or why the function did not run: `duplicate`, `contradicts`, `too_old`, `unchanged`, `unwanted`.
     outcome: &'static str,
     effects: Vec<ShownEffect<'a>>,
     trap: Option<ShownTrap<'a>>,
@@ -224,6 +231,15 @@ enum ShownEffect<'a> {
         name: &'a str,
         value: f64,
     },
+    BlobPut {
+        name: &'a str,
+        r#type: &'a str,
+        #[serde(flatten)]
+        body: bytes::Readable<'a>,
+    },
+    BlobDelete {
+        name: &'a str,
+    },
     Respond {
         status: u16,
         headers: &'a [(String, String)],
@@ -252,6 +268,7 @@ impl<'a> Shown<'a> {
             How::Done(effects) => ("done", effects.as_slice(), None),
             How::Failed(trap) => ("failed", [].as_slice(), Some(trap)),
             How::Known(verdict) => (known(*verdict).0, [].as_slice(), None),
+            How::Unchanged => ("unchanged", [].as_slice(), None),
             How::Unwanted => ("unwanted", [].as_slice(), None),
         };
         Self {
@@ -293,6 +310,10 @@ impl<'a> ShownEffect<'a> {
             }
             Effect::Count { name, value } => Self::Count { name, value: value.get() },
             Effect::Observe { name, value } => Self::Observe { name, value: value.get() },
+            Effect::BlobPut { name, content_type, body } => {
+                Self::BlobPut { name, r#type: content_type, body: bytes::json(body) }
+            }
+            Effect::BlobDelete { name } => Self::BlobDelete { name },
             Effect::Respond(Response { status, headers, body }) => {
                 Self::Respond { status: *status, headers, body: bytes::json(body) }
             }

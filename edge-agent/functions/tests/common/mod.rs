@@ -19,6 +19,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "secret_get" (func $secret_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "state_next" (func $state_next (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "edge_v1" "blob_size" (func $blob_size (param i32 i32) (result i32)))
+    (import "edge_v1" "blob_get" (func $blob_get (param i32 i32 i32 i32 i32) (result i32)))
     (import "edge_v1" "random_fill" (func $random_fill (param i32 i32)))
     (import "edge_v1" "state_put" (func $state_put (param i32 i32 i32 i32)))
     (import "edge_v1" "state_put_ttl" (func $state_put_ttl (param i32 i32 i32 i32 i32)))
@@ -31,6 +33,8 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "log_with" (func $log_with (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "count" (func $count (param i32 i32 f64)))
     (import "edge_v1" "observe" (func $observe (param i32 i32 f64)))
+    (import "edge_v1" "blob_put" (func $blob_put (param i32 i32 i32 i32 i32 i32)))
+    (import "edge_v1" "blob_delete" (func $blob_delete (param i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -74,6 +78,8 @@ pub(crate) fn spec() -> Spec {
             secrets: vec!["key".to_owned(), "none".to_owned()],
             twin: vec!["battery".to_owned(), "net.*".to_owned()],
             metrics: vec!["m".to_owned()],
+            blobs: vec!["thumbs/*".parse().unwrap()],
+            blobs_read: vec!["images/*".parse().unwrap()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,
@@ -111,6 +117,7 @@ pub(crate) struct State {
     pub(crate) asked: usize,
     /// What other partitions hold.
     pub(crate) elsewhere: u64,
+    pub(crate) blobs: BTreeMap<String, Vec<u8>>,
 }
 
 impl Reads for State {
@@ -130,6 +137,17 @@ impl Reads for State {
         let bytes = self.values.iter().map(|(key, value)| (key.len() + value.len()) as u64);
         Ok(self.elsewhere + bytes.sum::<u64>())
     }
+
+    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError> {
+        self.asked += 1;
+        Ok(self.blobs.get(name).map(|blob| blob.len() as u64))
+    }
+
+    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        self.asked += 1;
+        let piece = |blob: &Vec<u8>| blob.iter().skip(offset as usize).take(len).copied().collect();
+        Ok(self.blobs.get(name).map(piece))
+    }
 }
 
 /// A state that cannot be read.
@@ -145,6 +163,14 @@ impl Reads for Broken {
     }
 
     fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        Err(ReadError("disk on fire".into()))
+    }
+
+    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
+        Err(ReadError("disk on fire".into()))
+    }
+
+    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
         Err(ReadError("disk on fire".into()))
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use super::{Piece, Walk};
 use crate::error::Cause;
 use crate::scan::{by_number, each, readable};
-use crate::{boots, functions, messages, rows, schedules, schema, usage};
+use crate::{blobs, boots, functions, messages, rows, schedules, schema, usage};
 
 impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
     pub(super) fn deployments(&mut self, connection: &Connection) -> Result<(), Cause> {
@@ -97,6 +97,63 @@ impl<F: FnMut(Piece<'_>) -> Result<(), Cause>> Walk<'_, F> {
             Err(what) => self.name(format!("the number of messages: {what}")),
         }
         Ok(())
+    }
+
+    pub(super) fn blobs(&mut self, connection: &Connection) -> Result<(), Cause> {
+        let sql = "SELECT name, digest, checksum, body FROM blobs NOT INDEXED ORDER BY name";
+        let broken = each(connection, sql, [], |row| {
+            match blobs::read(row) {
+                Ok((name, blob)) => {
+                    self.found.blobs += 1;
+                    (self.take)(Piece::Blob { name: &name, blob: &blob })?;
+                }
+                Err(what) => {
+                    let name: String = row.get(0).unwrap_or_default();
+                    self.found.name(format!("blob {name:?}: {what}"));
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(what) = broken {
+            self.name(format!("the table blobs in part: {what}"));
+        }
+        let sql = "SELECT digest, checksum, bytes FROM contents NOT INDEXED WHERE unused = 0 ORDER BY digest";
+        let broken = each(connection, sql, [], |row| {
+            match blobs::read_content(row) {
+                Ok((digest, bytes)) => {
+                    self.found.contents.0 += 1;
+                    self.found.contents.1 += bytes;
+                    (self.take)(Piece::Content { digest: &digest, bytes })?;
+                }
+                Err(what) => self.found.name(format!("the table contents: {what}")),
+            }
+            Ok(())
+        })?;
+        if let Some(what) = broken {
+            self.name(format!("the table contents in part: {what}"));
+        }
+        let found = self.found.blobs;
+        match readable(schema::meta(connection, schema::BLOBS))? {
+            Ok(count) if count == found => {}
+            Ok(count) => self.name(format!("{count} blobs were stored, and {found} are whole")),
+            Err(what) => self.name(format!("the number of blobs: {what}")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn watched(&mut self, connection: &Connection) -> Result<(), Cause> {
+        match readable(blobs::watched(connection))? {
+            Ok((files, damaged)) => {
+                if damaged > 0 {
+                    self.name(format!("the table watched: {damaged} rows are not what was stored"));
+                }
+                files.iter().try_for_each(|(path, file)| (self.take)(Piece::Watched { path, file }))
+            }
+            Err(what) => {
+                self.name(format!("the table watched: {what}"));
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn schedules(&mut self, connection: &Connection) -> Result<(), Cause> {

@@ -65,6 +65,7 @@ impl Content {
                 partition: "p".into(),
                 seen,
                 uses: Uses::Nothing,
+                blobs: Vec::new(),
                 event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
                 stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
                 usage: Default::default(),

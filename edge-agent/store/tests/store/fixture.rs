@@ -152,6 +152,7 @@ pub(crate) fn outcome(function: FunctionId, result: OutcomeResult) -> Write {
         partition: "pump-7".into(),
         seen: None,
         uses: agent_store::Uses::Nothing,
+        blobs: Vec::new(),
         event: event(),
         stamp: stamp(),
         usage: Default::default(),

@@ -1,5 +1,6 @@
 //! The store as the agent sees it, against a model, and against databases that are not as they should be.
 
+mod blobs;
 mod commit;
 mod damage;
 mod fixture;
