@@ -4,9 +4,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use function_abi::{LogLevel, Priority, PublishFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::form;
 
 /// One thing a function wants done. Nothing of it happens before the commit, and then all of a run's effects together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Serialised in recordings of runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Store a value in the function's state, within the run's partition.
     StatePut {
@@ -29,6 +34,7 @@ pub enum Effect {
         /// Any bytes.
         body: Vec<u8>,
         /// Which records go first.
+        #[serde(with = "form::priority")]
         priority: Priority,
     },
     /// Publish an MQTT message.
@@ -38,6 +44,7 @@ pub enum Effect {
         /// Any bytes.
         payload: Vec<u8>,
         /// Quality of service and retain.
+        #[serde(with = "form::flags")]
         flags: PublishFlags,
     },
     /// Put a message into a queue, for the function that reads it.
@@ -61,7 +68,7 @@ pub enum Effect {
 }
 
 /// The answer to an HTTP request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
     /// The status code, 200 to 599.
     pub status: u16,

@@ -1,12 +1,13 @@
 //! A function that is ready, and one run of it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use agent_core::{Effects, Event};
 use function_abi::{Attributes, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span};
 use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
+use crate::backtrace;
 use crate::contain::contain;
 use crate::fuel::{PER_STATE_READ, SLICE};
 use crate::host::{Host, Question, Shared, StateRead, Stop};
@@ -25,6 +26,10 @@ struct Inner {
     shared: Arc<Shared>,
     /// Fuel that instantiating takes.
     start_fuel: u64,
+    /// What it was loaded from: some ten kilobytes, beside the compiled code that is several times as large.
+    wasm: Box<[u8]>,
+    /// The copy that tells of its calls, once a backtrace was asked for; else why there is none.
+    traced: OnceLock<Result<Function, String>>,
 }
 
 /// What a run asks of whoever runs it: to read its state, and to let others go on. What the run wrote itself comes first, and
@@ -118,8 +123,10 @@ impl Function {
         linker: Linker<Host>,
         shared: Arc<Shared>,
         start_fuel: u64,
+        wasm: &[u8],
     ) -> Self {
-        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel }))
+        let (wasm, traced) = (wasm.into(), OnceLock::new());
+        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, wasm, traced }))
     }
 
     /// Its name.
@@ -132,6 +139,12 @@ impl Function {
         &self.0.shared.identity.version
     }
 
+    /// What a trap of it says, without its name and version in front.
+    pub fn without_name<'m>(&self, message: &'m str) -> &'m str {
+        let name = self.0.shared.identity.to_string();
+        message.strip_prefix(&name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message)
+    }
+
     /// What it may use.
     pub fn limits(&self) -> &Limits {
         &self.0.shared.limits
@@ -141,8 +154,7 @@ impl Function {
     ///
     /// `seed` decides all random numbers of the run: the same event, state, configuration and seed give the same run.
     pub fn run(&self, event: &Event, reads: &mut dyn Reads, seed: u64) -> Run {
-        let mut store = self.store(seed);
-        let ended = self.handle(&mut store, event, reads).and_then(|()| self.check_state(&mut store, reads));
+        let (ended, store) = self.start(event, reads, seed, self.0.shared.limits.fuel);
         let own = store.data().memory.map_or(0, |memory| memory.data_size(&store));
         let memory_bytes = own + store.data().kernel.size();
         let left = fuel_left(&store);
@@ -158,16 +170,40 @@ impl Function {
         Run { outcome, fuel, memory_bytes, logs: host.logs, logs_dropped: host.logs_dropped }
     }
 
-    /// Instantiates once, to see whether it can be.
-    pub(crate) fn try_out(&self) -> Result<(), Trap> {
-        self.instantiate(&mut self.store(0)).map(|_| ())
+    /// A run with so much fuel: how it ended, and all that is left of it.
+    pub(crate) fn start(
+        &self,
+        event: &Event,
+        reads: &mut dyn Reads,
+        seed: u64,
+        fuel: u64,
+    ) -> (Result<(), End>, Store<Host>) {
+        let mut store = self.store(seed, fuel);
+        let ended = self.handle(&mut store, event, reads).and_then(|()| self.check_state(&mut store, reads));
+        (ended, store)
     }
 
-    fn store(&self, seed: u64) -> Store<Host> {
+    /// What it was loaded from.
+    pub(crate) fn wasm(&self) -> &[u8] {
+        &self.0.wasm
+    }
+
+    /// The copy that tells of its calls, made when it is first asked for; the error is for a person.
+    pub(crate) fn traced(&self) -> Result<&Self, &str> {
+        self.0.traced.get_or_init(|| backtrace::traced(&self.0.shared, &self.0.wasm)).as_ref().map_err(String::as_str)
+    }
+
+    /// Instantiates once, to see whether it can be.
+    pub(crate) fn try_out(&self) -> Result<(), Trap> {
+        self.instantiate(&mut self.store(0, self.0.shared.limits.fuel)).map(|_| ())
+    }
+
+    fn store(&self, seed: u64, fuel: u64) -> Store<Host> {
         let inner = &*self.0;
         let mut store = Store::new(&inner.engine, Host::new(Arc::clone(&inner.shared), seed));
         store.limiter(|host| host);
-        set_fuel(&mut store, inner.shared.limits.fuel.saturating_sub(inner.start_fuel), 0);
+        set_fuel(&mut store, fuel.saturating_sub(inner.start_fuel), 0);
+        store.data_mut().given = fuel;
         store
     }
 
@@ -254,7 +290,7 @@ impl Function {
                     if more == 0 {
                         return Err(End::Failed(Trap::out_of_fuel(store.data())));
                     }
-                    reads.pause(self.0.shared.limits.fuel - fuel_left(store));
+                    reads.pause(store.data().given - fuel_left(store));
                     set_fuel(store, slice + more, reserve - more);
                     step = contain(|| paused.resume(&mut *store));
                     continue;

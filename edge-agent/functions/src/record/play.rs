@@ -1,0 +1,159 @@
+//! Makes recorded runs again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::known::{Known, same_writes};
+use super::{Answers, Ended, Question, RecordedRun, RunResult};
+use crate::function::{Function, ReadError, Reads};
+
+/// Makes the runs of a recording again with one version, in their order.
+#[derive(Debug, Default)]
+pub struct Player {
+    partitions: BTreeMap<String, Known>,
+}
+
+/// Why a run cannot be made again: neither the recording nor what came before answers what it asks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not recorded: {}", shown(.0))]
+pub struct NotRecorded(pub Question);
+
+/// In what two results differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Different {
+    /// Effects, or the trap.
+    pub ended: bool,
+    /// Log lines.
+    pub logs: bool,
+    /// Fuel.
+    pub fuel: bool,
+    /// Memory.
+    pub memory: bool,
+}
+
+impl Player {
+    /// Makes a run again, with the recorded version or another.
+    ///
+    /// # Errors
+    /// What the run asked, and nobody knows. The runs after it go on from the state that the recorded version left.
+    pub fn play(&mut self, function: &Function, recorded: &RecordedRun) -> Result<RunResult, NotRecorded> {
+        let known = self.partitions.entry(recorded.partition.clone()).or_default();
+        known.learn(&recorded.reads);
+        let mut reads = PlayerReads { answers: &recorded.reads, known, missing: None };
+        let run = function.run(&recorded.event, &mut reads, recorded.seed);
+        let missing = reads.missing.take();
+        let theirs = recorded.result.effects();
+        let result = match (RunResult::of(function, &run), missing) {
+            (Some(result), None) => Ok(result),
+            // Only a question without an answer abandons a run here.
+            (_, missing) => Err(NotRecorded(missing.unwrap_or(Question::State(Vec::new())))),
+        };
+        match &result {
+            Ok(result) => {
+                let ours = result.effects();
+                known.diverged |= !same_writes(ours, theirs);
+                known.apply_own(ours);
+                known.apply_recorded(theirs);
+            }
+            Err(_) => {
+                known.apply_recorded(theirs);
+                known.rejoin();
+            }
+        }
+        result
+    }
+
+    /// Backtrace of a run that traps, as [`Function::backtrace`] makes it; before the run itself is [played](Self::play).
+    pub fn backtrace(&mut self, function: &Function, recorded: &RecordedRun, trap: &crate::Trap) -> Vec<String> {
+        let known = self.partitions.entry(recorded.partition.clone()).or_default();
+        known.learn(&recorded.reads);
+        let mut reads = PlayerReads { answers: &recorded.reads, known, missing: None };
+        function.backtrace(&recorded.event, &mut reads, recorded.seed, trap)
+    }
+
+    /// Runs are missing here: what the state is now, nobody knows.
+    pub fn gap(&mut self) {
+        self.partitions.clear();
+    }
+
+    /// What the version wrote since the beginning or the last gap and left: partition, key, and value; `None`: it deleted it.
+    pub fn state(&self) -> impl Iterator<Item = (&str, &[u8], Option<&[u8]>)> {
+        self.partitions.iter().flat_map(|(partition, known)| {
+            known.own.iter().map(|(key, value)| (partition.as_str(), key.as_slice(), value.as_deref()))
+        })
+    }
+}
+
+impl RunResult {
+    /// In what another result differs.
+    pub fn differs(&self, other: &Self) -> Different {
+        Different {
+            ended: self.ended != other.ended,
+            logs: (&self.logs, self.logs_dropped) != (&other.logs, other.logs_dropped),
+            fuel: self.fuel != other.fuel,
+            memory: self.memory_bytes != other.memory_bytes,
+        }
+    }
+
+    /// The effects; none of a trap.
+    fn effects(&self) -> &[agent_core::Effect] {
+        match &self.ended {
+            Ended::Done(effects) => effects,
+            Ended::Trapped { .. } => &[],
+        }
+    }
+}
+
+impl Different {
+    /// Whether they differ at all.
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// Answers from a recording.
+struct PlayerReads<'a> {
+    answers: &'a Answers,
+    known: &'a Known,
+    missing: Option<Question>,
+}
+
+impl PlayerReads<'_> {
+    fn answer<A: DeserializeOwned>(
+        &mut self,
+        question: Question,
+        known: impl FnOnce(&Known) -> Option<A>,
+    ) -> Result<A, ReadError> {
+        let answer = if self.known.diverged { None } else { self.answers.get(&question) };
+        answer.or_else(|| known(self.known)).ok_or_else(|| {
+            let missing = NotRecorded(question);
+            self.missing = Some(missing.0.clone());
+            ReadError(Box::new(missing))
+        })
+    }
+}
+
+impl Reads for PlayerReads<'_> {
+    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+        let value: Option<Vec<u8>> = self.answer(Question::State(key.to_vec()), |known| known.value(key))?;
+        Ok(value.map(Into::into))
+    }
+
+    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let question = Question::NextKey { prefix: prefix.to_vec(), after: after.to_vec() };
+        self.answer(question, |known| known.next(prefix, after))
+    }
+}
+
+fn shown(question: &Question) -> impl fmt::Display {
+    let text = |bytes: &[u8]| format!("{:?}", String::from_utf8_lossy(bytes));
+    match question {
+        Question::State(key) => format!("the value of {}", text(key)),
+        Question::NextKey { prefix, after } => {
+            format!("the key behind {} of those that begin with {}", text(after), text(prefix))
+        }
+    }
+}
