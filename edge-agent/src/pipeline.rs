@@ -26,6 +26,8 @@ use crate::counters::Counters;
 use crate::limits;
 use crate::plan::{Plan, Slot};
 
+pub mod evidence;
+pub mod recording;
 pub mod worker;
 pub mod writer;
 
@@ -67,6 +69,8 @@ pub struct Pipeline {
     pub clock: Clock,
     /// What becomes of records that wait.
     pub retention: Arc<Retention>,
+    /// Runs that somebody wants recorded.
+    pub recordings: Arc<recording::Recordings>,
 }
 
 struct LanesState {
@@ -128,6 +132,7 @@ impl Pipeline {
             counters,
             clock,
             retention,
+            recordings: Arc::default(),
         })
     }
 
@@ -257,6 +262,7 @@ impl Pipeline {
     // Drops every event that is not on disk; none of them was acknowledged.
     fn throw_away(&self) {
         let jobs = self.lanes().lanes.reset();
+        self.recordings.thrown_away();
         self.counters.resets.add(1);
         drop(jobs);
     }

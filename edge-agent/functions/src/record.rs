@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::function::{Function, LogLine, Outcome, ReadError, Reads, Run};
-pub use play::{Different, NotRecorded, Player};
+pub use play::{Different, NotRecorded, Played, Player};
 
 /// One frame of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

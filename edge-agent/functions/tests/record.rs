@@ -68,7 +68,7 @@ fn runs(function: &Function, state: &mut State, count: usize) -> Vec<RecordedRun
 }
 
 fn emitted(player: &mut Player, function: &Function, run: &RecordedRun) -> Result<usize, NotRecorded> {
-    let result = player.play(function, run)?;
+    let result = player.play(function, run)?.result;
     let Ended::Done(effects) = result.ended else { panic!("{result:?}") };
     let emitted = effects.iter().find_map(|effect| match effect {
         Effect::Emit { body, .. } => Some(body.len()),

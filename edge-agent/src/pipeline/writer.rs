@@ -9,7 +9,9 @@ use std::time::Duration;
 use agent_core::lanes::LaneId;
 use agent_core::retention::Refused;
 use agent_core::{Backoff, Effects};
-use agent_store::{Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write};
+use agent_store::{
+    Committed, Dead, DeadKind, ErrorKind, FailedRun, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write,
+};
 use sync_protocol::dead::INLET;
 use sync_protocol::records::Stamp;
 use tokio::sync::{Notify, oneshot};
@@ -49,6 +51,8 @@ pub struct Letter {
     pub reason: String,
     /// More of it.
     pub detail: String,
+    /// The run that ended so, if there was one.
+    pub run: Option<Box<FailedRun>>,
 }
 
 impl Ended {
@@ -83,7 +87,7 @@ impl Finished {
 
     /// An event that no function was given, for it cannot be handled.
     pub fn refused(event: Arc<InFlight>, reason: String, stamp: Stamp) -> Self {
-        let ended = Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new() });
+        let ended = Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new(), run: None });
         Self { run: None, partition: "".into(), event, seen: None, ended, stamp }
     }
 
@@ -101,6 +105,7 @@ impl Finished {
                     kind: letter.kind,
                     reason: std::mem::take(&mut letter.reason),
                     detail: std::mem::take(&mut letter.detail),
+                    run: letter.run.take(),
                 })
             }
         };

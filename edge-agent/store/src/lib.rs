@@ -101,6 +101,6 @@ pub use store::{Committed, EXPIRE_ROWS, Store, TRIM_BYTES, TRIM_ROWS};
 pub use streams::{MAX_STREAMS, StreamUsage};
 pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
 pub use write::{
-    Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult, Publish,
-    Uses, Write,
+    Dead, DeadKind, DeadLetter, Deployment, FailedRun, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult,
+    Publish, Uses, Write,
 };

@@ -9,6 +9,8 @@
 
 use std::io::{self, Read};
 
+use agent_core::event::Payload;
+
 use super::Frame;
 
 /// How a file begins: what it is, and the version of the format.
@@ -41,6 +43,24 @@ pub fn write(out: &mut Vec<u8>, frame: &Frame) -> bool {
 pub fn first_frame(bytes: &[u8]) -> Option<&[u8]> {
     let (len, _) = prefix(bytes.first_chunk()?);
     bytes.get(..PREFIX.checked_add(len)?)
+}
+
+/// A dead letter's recording with the payload of its event, which the letter has beside it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn with_payload(recording: &[u8], payload: &Payload) -> Result<Vec<u8>, Damage> {
+    let mut whole = HEADER.to_vec();
+    for frame in Frames::new(recording)? {
+        let mut frame = frame?;
+        if let Frame::Run(run) = &mut frame {
+            run.event.payload = payload.clone();
+        }
+        if !write(&mut whole, &frame) {
+            return Err(Damage::Damaged("with its payload it is too large".to_owned()));
+        }
+    }
+    Ok(whole)
 }
 
 fn prefix(bytes: &[u8; PREFIX]) -> (usize, u32) {

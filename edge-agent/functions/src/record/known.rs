@@ -121,10 +121,7 @@ impl Known {
 
     /// What the version that is played did is not known: from here on it goes on from what the recorded one left.
     pub(super) fn rejoin(&mut self) {
-        for (key, value) in std::mem::take(&mut self.recorded) {
-            self.base.insert(key, value.map_or(Base::Absent, Base::Value));
-        }
-        self.own.clear();
+        self.own = self.recorded.clone();
         self.diverged = false;
     }
 

@@ -8,12 +8,22 @@ use serde::de::DeserializeOwned;
 
 use super::known::{Known, same_writes};
 use super::{Answers, Ended, Question, RecordedRun, RunResult};
-use crate::function::{Function, ReadError, Reads};
+use crate::function::{Function, Outcome, ReadError, Reads};
 
 /// Makes the runs of a recording again with one version, in their order.
 #[derive(Debug, Default)]
 pub struct Player {
+    backtraces: usize,
     partitions: BTreeMap<String, Known>,
+}
+
+/// What came of a run that was made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Played {
+    /// What came out.
+    pub result: RunResult,
+    /// Of a trap: what [`Function::backtrace`] says, for the first ones that the player was told to look at.
+    pub backtrace: Vec<String>,
 }
 
 /// Why a run cannot be made again: neither the recording nor what came before answers what it asks.
@@ -35,24 +45,34 @@ pub struct Different {
 }
 
 impl Player {
+    /// One that makes backtraces of the first traps, at most so many.
+    pub fn new(backtraces: usize) -> Self {
+        Self { backtraces, partitions: BTreeMap::new() }
+    }
+
     /// Makes a run again, with the recorded version or another.
     ///
     /// # Errors
     /// What the run asked, and nobody knows. The runs after it go on from the state that the recorded version left.
-    pub fn play(&mut self, function: &Function, recorded: &RecordedRun) -> Result<RunResult, NotRecorded> {
+    pub fn play(&mut self, function: &Function, recorded: &RecordedRun) -> Result<Played, NotRecorded> {
         let known = self.partitions.entry(recorded.partition.clone()).or_default();
         known.learn(&recorded.reads);
         let mut reads = PlayerReads { answers: &recorded.reads, known, missing: None };
         let run = function.run(&recorded.event, &mut reads, recorded.seed);
         let missing = reads.missing.take();
+        let mut backtrace = Vec::new();
+        if let (Outcome::Failed(trap), Some(left)) = (&run.outcome, self.backtraces.checked_sub(1)) {
+            backtrace = function.backtrace(&recorded.event, &mut reads, recorded.seed, trap);
+            self.backtraces = left;
+        }
         let theirs = recorded.result.effects();
         let result = match (RunResult::of(function, &run), missing) {
-            (Some(result), None) => Ok(result),
+            (Some(result), None) => Ok(Played { result, backtrace }),
             // Only a question without an answer abandons a run here.
             (_, missing) => Err(NotRecorded(missing.unwrap_or(Question::State(Vec::new())))),
         };
         match &result {
-            Ok(result) => {
+            Ok(Played { result, .. }) => {
                 let ours = result.effects();
                 known.diverged |= !same_writes(ours, theirs);
                 known.apply_own(ours);
@@ -66,12 +86,9 @@ impl Player {
         result
     }
 
-    /// Backtrace of a run that traps, as [`Function::backtrace`] makes it; before the run itself is [played](Self::play).
-    pub fn backtrace(&mut self, function: &Function, recorded: &RecordedRun, trap: &crate::Trap) -> Vec<String> {
-        let known = self.partitions.entry(recorded.partition.clone()).or_default();
-        known.learn(&recorded.reads);
-        let mut reads = PlayerReads { answers: &recorded.reads, known, missing: None };
-        function.backtrace(&recorded.event, &mut reads, recorded.seed, trap)
+    /// Does what the recorded version did, and runs nothing.
+    pub fn follow(&mut self, recorded: &RecordedRun) {
+        self.partitions.entry(recorded.partition.clone()).or_default().apply_own(recorded.result.effects());
     }
 
     /// Runs are missing here: what the state is now, nobody knows.

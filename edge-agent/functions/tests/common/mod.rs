@@ -164,15 +164,14 @@ pub(crate) fn replay(function: &Function, event: &Event, mut state: State, seed:
     let frames: Vec<_> = file::Frames::new(&bytes[..]).unwrap().collect();
     let [Ok(Frame::Run(read)), Err(file::Damage::NoEnd)] = frames.as_slice() else { panic!("{frames:?}") };
     assert_eq!(**read, recorded);
-    let mut player = Player::default();
-    let mut lines = Vec::new();
+    let played = Player::new(1).play(function, read).unwrap();
+    assert_eq!(played.result, recorded.result);
+    let lines = played.backtrace;
     if let Outcome::Failed(trap) = &first.outcome {
-        lines = player.backtrace(function, read, trap);
-        assert!(lines.len() <= MAX_FRAMES + 2, "{lines:?}");
+        assert!(!lines.is_empty() && lines.len() <= MAX_FRAMES + 2, "{lines:?}");
         let said = lines.last().filter(|line| line.starts_with('('));
         assert!(said.is_none_or(|said| said.starts_with("(after 1000000 calls")), "{trap}: {lines:?}");
     }
-    assert_eq!(player.play(function, read), Ok(recorded.result));
     lines
 }
 
