@@ -1,7 +1,7 @@
 //! Dead letters: events that a function could not handle, as gateways tell of them, and what to do with them.
 
 use serde::{Deserialize, Serialize};
-pub use sync_protocol::dead::{Action, Letter, LetterEvent, LetterIdentity, LetterRun, Payload, Resolved};
+pub use sync_protocol::dead::{Action, Letter, LetterEvent, LetterIdentity, Payload, Resolved};
 
 /// Which dead letters, in the query. All that is given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
