@@ -202,3 +202,92 @@ impl fmt::Debug for Bytestream {
         f.debug_struct("Bytestream").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use agent_core::Event;
+    use agent_core::event::EventKind;
+    use agent_functions::Engine;
+    use agent_functions::record::{Answers, Ended, RunResult};
+    use function_package::Package;
+
+    use super::*;
+    use crate::install;
+
+    fn version() -> Version {
+        let module = r#"(module (memory (export "memory") 1)
+            (func (export "edge_alloc") (param i32) (result i32) (i32.const 1024))
+            (func (export "edge_handle") (param i32 i32) (result i32) (i32.const 0)))"#;
+        let manifest = "manifest = 1\nname = \"f\"\nversion = \"1.0.0\"\n[[trigger]]\nmqtt = \"a\"\n";
+        let package = Package::pack(&wat::parse_str(module).unwrap(), manifest).unwrap();
+        install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap()
+    }
+
+    fn run(bytes: usize) -> RecordedRun {
+        RecordedRun {
+            partition: "d".into(),
+            event: Event::new(EventKind::Mqtt, "d", "a", vec![7; bytes], 0),
+            seed: 1,
+            reads: Answers::default(),
+            complete: true,
+            result: RunResult {
+                ended: Ended::Done(Vec::new()),
+                logs: Vec::new(),
+                logs_dropped: 0,
+                fuel: 1,
+                memory_bytes: 1,
+            },
+        }
+    }
+
+    fn wanted(runs: u64) -> Wanted {
+        Wanted { function: "f".into(), runs, bytes: 1 << 30 }
+    }
+
+    /// What has come, in one letter each.
+    fn taken(stream: &mut Bytestream, bytes: &mut Vec<u8>) -> String {
+        while let Ok(chunk) = stream.frames.try_recv() {
+            stream.waiting.fetch_sub(chunk.len(), Ordering::AcqRel);
+            bytes.extend_from_slice(&chunk);
+        }
+        let letter = |frame: Result<Frame, file::Damage>| match frame {
+            Ok(Frame::Version(_)) => "v".to_owned(),
+            Ok(Frame::Run(_)) => "r".to_owned(),
+            Ok(Frame::Gap { runs, .. }) => format!("g{runs}"),
+            Ok(Frame::End { .. }) => "e".to_owned(),
+            Err(_) => "-".to_owned(),
+        };
+        file::Frames::new(&bytes[..]).unwrap().map(letter).collect()
+    }
+
+    #[test]
+    fn what_nobody_takes_is_a_gap_and_holds_no_memory() {
+        let (recordings, version) = (Arc::new(Recordings::default()), version());
+        assert!(!recordings.wants("f"));
+        let mut stream = recordings.begin(wanted(5)).unwrap();
+        assert!(recordings.begin(wanted(1)).is_none() && recordings.wants("f") && !recordings.wants("g"));
+        // Two fit into the room, and three do not.
+        for _ in 0..5 {
+            recordings.put(&version, run(limits::RECORDING_BYTES * 2 / 5), || true);
+        }
+        assert!(stream.waiting.load(Ordering::Acquire) <= limits::RECORDING_BYTES);
+        let mut bytes = Vec::new();
+        assert_eq!(taken(&mut stream, &mut bytes), "vrr-");
+        recordings.put(&version, run(1), || true);
+        recordings.put(&version, run(1), || false);
+        recordings.thrown_away();
+        recordings.put(&version, run(1), || true);
+        assert_eq!(taken(&mut stream, &mut bytes), "vrrg3rg0r-");
+        recordings.put(&version, run(1), || true);
+        assert_eq!(taken(&mut stream, &mut bytes), "vrrg3rg0rre");
+        assert!(!recordings.wants("f"));
+        // Whoever goes ends his own recording, and no other.
+        let second = recordings.begin(wanted(1)).unwrap();
+        drop(stream);
+        assert!(recordings.wants("f"));
+        drop(second);
+        assert!(!recordings.wants("f"));
+    }
+}

@@ -3,7 +3,7 @@
 use wasm_encoder::{CustomSection, Module, NameMap, NameSection, RawSection};
 use wasmparser::{BinaryReaderError, KnownCustom, Name, Parser, Payload};
 
-/// Most bytes of all names together. The examples in Rust have 3 to 9 KB of them, a tenth of the module or less.
+/// Most bytes of all names together. The examples in Rust have 7 to 9 KB of them, about a tenth of the module.
 const MAX_BYTES: usize = 16 << 10;
 
 /// Longest name in bytes: type parameters can make one of a thousand, and its beginning says where it is.

@@ -8,5 +8,6 @@ mod gateway;
 mod keys;
 mod local;
 mod records;
+mod replay;
 mod twin;
 mod world;
