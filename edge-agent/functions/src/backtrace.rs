@@ -109,6 +109,9 @@ impl Function {
         let (ended, host) = traced.start(event, reads, seed, fuel);
         let trace = host.into_data().trace;
         let note = match ended {
+            Err(End::Failed(trap)) if trap.kind == trapped.kind && trace.open.is_empty() => {
+                Some("(none: it failed when no function was open)".to_owned())
+            }
             Err(End::Failed(trap)) if trap.kind == trapped.kind => None,
             Err(End::Failed(_)) if trace.calls >= MAX_CALLS => {
                 Some(format!("(after {MAX_CALLS} calls; later ones are not followed)"))
