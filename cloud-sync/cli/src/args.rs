@@ -191,6 +191,9 @@ pub(crate) struct Replay {
     /// Another version, compared with that of --with instead of with the recording.
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
+    /// A secret, for no recording holds one; may be given more than once.
+    #[arg(long = "secret", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) secrets: Vec<(String, String)>,
     /// Units of fuel that a run may take, instead of what the manifests say.
     #[arg(long, value_name = "UNITS")]
     pub(crate) limit_fuel: Option<u64>,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use agent_functions::record::file::Frames;
 use agent_functions::record::{Different, Frame, NotRecorded, Played, Player, Recorded, RecordedRun, RunResult};
-use agent_functions::{Engine, Function, Spec};
+use agent_functions::{Engine, Function, Secrets, Spec};
 use function_package::{Digest, Package};
 
 use crate::args::Replay;
@@ -23,6 +23,7 @@ const BACKTRACES: usize = 20;
 
 /// A version that runs are made again with.
 struct Version {
+    engine: Engine,
     package: Package,
     player: Player,
     // With the configuration of the runs at hand.
@@ -71,9 +72,10 @@ pub(crate) fn replay(out: &Out, wanted: &Replay) -> Result<(), Failure> {
             _ => "it has no runs".to_owned(),
         }));
     };
-    let mut with = Version::open(&wanted.with)?;
+    let secrets = Secrets::new(wanted.secrets.iter().cloned().collect());
+    let mut with = Version::open(&wanted.with, &secrets)?;
     let mut baseline = match &wanted.against {
-        Some(other) => Baseline::Version(Box::new(std::mem::replace(&mut with, Version::open(other)?))),
+        Some(other) => Baseline::Version(Box::new(std::mem::replace(&mut with, Version::open(other, &secrets)?))),
         None => Baseline::Recording(Player::default(), Vec::new()),
     };
     let mut counts = Counts::default();
@@ -177,9 +179,10 @@ impl Baseline {
 }
 
 impl Version {
-    fn open(path: &Path) -> Result<Self, Failure> {
+    fn open(path: &Path, secrets: &Secrets) -> Result<Self, Failure> {
         let package = files::open(path)?;
-        Ok(Self { package, player: Player::new(BACKTRACES), function: None, fuel: Vec::new() })
+        let engine = Engine::with_secrets(secrets.clone());
+        Ok(Self { engine, package, player: Player::new(BACKTRACES), function: None, fuel: Vec::new() })
     }
 
     fn load(&mut self, recorded: &Recorded, limit_fuel: Option<u64>) -> Result<(), Failure> {
@@ -192,7 +195,7 @@ impl Version {
         let config: BTreeMap<String, String> = set.map(|(key, value)| (key.clone(), value.clone())).collect();
         let mut spec = Spec::of(manifest, &config).map_err(Failure::Spec)?;
         spec.limits.fuel = limit_fuel.unwrap_or(spec.limits.fuel);
-        self.function = Some(Engine::new().load(spec, self.package.bytes()).map_err(Failure::Load)?);
+        self.function = Some(self.engine.load(spec, self.package.bytes()).map_err(Failure::Load)?);
         Ok(())
     }
 

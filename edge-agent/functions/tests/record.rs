@@ -48,7 +48,7 @@ fn finder(prefix: &str) -> Function {
 
 fn state(pairs: &[(&str, &str)]) -> State {
     let values = pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().into())).collect();
-    State { values, asked: 0 }
+    State { values, ..State::default() }
 }
 
 /// A recording of so many runs, each of which finds what the one before left.

@@ -127,8 +127,15 @@ fn handle(
     }
     let time_us = event.time_us;
     let record = pipeline.recordings.wants(&slot.name);
-    let mut reads =
-        LaneReads { worker: &mut *worker, lane, memory: &mut *memory, function: slot.id, partition, time_us, fuel: &mut *fuel };
+    let mut reads = LaneReads {
+        worker: &mut *worker,
+        lane,
+        memory: &mut *memory,
+        function: slot.id,
+        partition,
+        time_us,
+        fuel: &mut *fuel,
+    };
     let (mut version, mut ran) = (&active.current, run(&active.current, event, &mut reads, seed, record)?);
     if let (Some(trial), Err(trap)) = (active.trial.as_ref(), &ran.ended) {
         let previous = match &trial.previous {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agent_functions::record::{Ended, NotRecorded, Played, Player, Recorded, RunResult};
+use agent_functions::record::{Ended, NotRecorded, Played, Player, Recorded, RecordedLine, RunResult};
 use agent_functions::{LogLine, TrapKind};
 use function_abi::LogLevel;
 use function_package::Digest;
@@ -174,7 +174,10 @@ fn lines(result: &RunResult) -> Vec<String> {
         Ended::Trapped { .. } => Vec::new(),
     };
     let level = |number: i32| LogLevel::from_i32(number).unwrap_or(LogLevel::Error);
-    let logs = result.logs.iter().map(|(number, text)| LogLine { level: level(*number), text: text.clone() });
+    let logs = result.logs.iter().map(|line| {
+        let RecordedLine { level: number, text, fields } = line.clone();
+        LogLine { level: level(number), text, fields }
+    });
     let ran = Ran {
         how: How::Done(effects),
         fuel: result.fuel,

@@ -57,7 +57,7 @@ impl Player {
     pub fn play(&mut self, function: &Function, recorded: &RecordedRun) -> Result<Played, NotRecorded> {
         let known = self.partitions.entry(recorded.partition.clone()).or_default();
         known.learn(&recorded.reads);
-        let mut reads = PlayerReads { answers: &recorded.reads, known, missing: None };
+        let mut reads = PlayerReads { answers: &recorded.reads, known, time_us: recorded.event.time_us, missing: None };
         let run = function.run(&recorded.event, &mut reads, recorded.seed);
         let missing = reads.missing.take();
         let mut backtrace = Vec::new();
@@ -75,11 +75,11 @@ impl Player {
             Ok(Played { result, .. }) => {
                 let ours = result.effects();
                 known.diverged |= !same_writes(ours, theirs);
-                known.apply_own(ours);
-                known.apply_recorded(theirs);
+                known.apply_own(ours, recorded.event.time_us);
+                known.apply_recorded(theirs, recorded.event.time_us);
             }
             Err(_) => {
-                known.apply_recorded(theirs);
+                known.apply_recorded(theirs, recorded.event.time_us);
                 known.rejoin();
             }
         }
@@ -88,7 +88,10 @@ impl Player {
 
     /// Does what the recorded version did, and runs nothing.
     pub fn follow(&mut self, recorded: &RecordedRun) {
-        self.partitions.entry(recorded.partition.clone()).or_default().apply_own(recorded.result.effects());
+        self.partitions
+            .entry(recorded.partition.clone())
+            .or_default()
+            .apply_own(recorded.result.effects(), recorded.event.time_us);
     }
 
     /// Runs are missing here: what the state is now, nobody knows.
@@ -99,7 +102,10 @@ impl Player {
     /// What the version wrote since the beginning or the last gap and left: partition, key, and value; `None`: it deleted it.
     pub fn state(&self) -> impl Iterator<Item = (&str, &[u8], Option<&[u8]>)> {
         self.partitions.iter().flat_map(|(partition, known)| {
-            known.own.iter().map(|(key, value)| (partition.as_str(), key.as_slice(), value.as_deref()))
+            known.own.iter().map(|(key, value)| {
+                let value = value.as_ref().map(|value| &*value.bytes);
+                (partition.as_str(), key.as_slice(), value)
+            })
         })
     }
 }
@@ -135,6 +141,7 @@ impl Different {
 struct PlayerReads<'a> {
     answers: &'a Answers,
     known: &'a Known,
+    time_us: u64,
     missing: Option<Question>,
 }
 
@@ -142,10 +149,10 @@ impl PlayerReads<'_> {
     fn answer<A: DeserializeOwned>(
         &mut self,
         question: Question,
-        known: impl FnOnce(&Known) -> Option<A>,
+        known: impl FnOnce(&Known, u64) -> Option<A>,
     ) -> Result<A, ReadError> {
         let answer = if self.known.diverged { None } else { self.answers.get(&question) };
-        answer.or_else(|| known(self.known)).ok_or_else(|| {
+        answer.or_else(|| known(self.known, self.time_us)).ok_or_else(|| {
             let missing = NotRecorded(question);
             self.missing = Some(missing.0.clone());
             ReadError(Box::new(missing))
@@ -155,19 +162,25 @@ impl PlayerReads<'_> {
 
 impl Reads for PlayerReads<'_> {
     fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-        let value: Option<Vec<u8>> = self.answer(Question::State(key.to_vec()), |known| known.value(key))?;
+        let value: Option<Vec<u8>> =
+            self.answer(Question::State(key.to_vec()), |known, time_us| known.value(key, time_us))?;
         Ok(value.map(Into::into))
     }
 
     fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let question = Question::NextKey { prefix: prefix.to_vec(), after: after.to_vec() };
-        self.answer(question, |known| known.next(prefix, after))
+        self.answer(question, |known, time_us| known.next(prefix, after, time_us))
+    }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        self.answer(Question::StateBytes, |known, _| Some(known.state_bytes()))
     }
 }
 
 fn shown(question: &Question) -> impl fmt::Display {
     let text = |bytes: &[u8]| format!("{:?}", String::from_utf8_lossy(bytes));
     match question {
+        Question::StateBytes => "how much state the function has".to_owned(),
         Question::State(key) => format!("the value of {}", text(key)),
         Question::NextKey { prefix, after } => {
             format!("the key behind {} of those that begin with {}", text(after), text(prefix))

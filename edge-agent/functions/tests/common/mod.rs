@@ -10,8 +10,7 @@ use agent_core::{Effects, Event, Filter, Identity};
 use agent_functions::record::{Frame, Player, RecordedRun, Recorder, RunResult, file};
 use agent_functions::{
     Engine, Function, Limits, LoadCause, MAX_FRAMES, Outcome, Permissions, ReadError, Reads, Run, Secrets, Spec,
-    StreamPattern,
-    Trap,
+    StreamPattern, Trap,
 };
 use function_abi::EventKind;
 
