@@ -1,12 +1,14 @@
 //! `edge-agent doctor`: what is in a store, and what is wrong with it. Changes nothing.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use agent_store::{Item, Survey, inspect, salvage_copy};
+use agent_functions::record::file;
+use agent_store::{DeadLetter, Item, Survey, inspect, salvage_copy};
 use anyhow::{Context, Result};
 
 mod contents;
@@ -35,6 +37,12 @@ pub struct Arguments {
     /// Makes a fresh store of all that is whole in this folder, which must be empty or not there.
     #[arg(long, value_name = "FOLDER")]
     pub salvage: Option<PathBuf>,
+    /// Writes the run of this dead letter into the file of --recording, for `edgectl replay`.
+    #[arg(long, value_name = "NUMBER", requires = "recording")]
+    pub letter: Option<u64>,
+    /// Where the run of --letter goes; no file is overwritten.
+    #[arg(long, value_name = "FILE", requires = "letter")]
+    pub recording: Option<PathBuf>,
 }
 
 /// What was found.
@@ -69,6 +77,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
     };
     let (mut letters, mut written) = (VecDeque::new(), Ok(()));
     let mut contents = Contents::beside(&dir, arguments.deep);
+    let mut asked_for = None;
     let survey = inspect(&dir, |item| {
         if let Item::Content { digest, bytes } = &item {
             contents.look(digest, *bytes);
@@ -79,6 +88,9 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
                 serde_json::to_writer(&mut *file, &show::line(&item)).map_err(Into::into).and_then(|()| writeln!(file));
         }
         if let Item::DeadLetter(letter) = item {
+            if arguments.letter == Some(letter.id) {
+                asked_for = Some(letter.clone());
+            }
             letters.push_back(letter);
             if letters.len() > LETTERS {
                 letters.pop_front();
@@ -92,6 +104,10 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
             .and_then(|()| file.get_ref().sync_all())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
+    if let (Some(number), Some(path)) = (arguments.letter, &arguments.recording) {
+        let letter = asked_for.with_context(|| format!("there is no dead letter {number} that is whole"))?;
+        save(&letter, path)?;
+    }
     let salvaged =
         arguments.salvage.as_deref().map(|to| salvage_copy(&dir, to).map(|survey| (to, survey))).transpose()?;
     let verdict = judge(&survey, &contents);
@@ -101,6 +117,24 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Verdict> {
         show::text(out, &dir, (&survey, &contents), &letters, salvaged.as_ref())?;
     }
     Ok(verdict)
+}
+
+/// Writes the recording of a letter's run.
+fn save(letter: &DeadLetter, path: &Path) -> Result<()> {
+    let recording =
+        letter.dead.run.as_ref().map(|run| run.recording.as_slice()).filter(|recording| !recording.is_empty());
+    let recording = recording.with_context(|| {
+        format!(
+            "the dead letter {} has no recording: no run of a function led to it, or it could not be kept",
+            letter.id
+        )
+    })?;
+    let bytes = file::with_payload(recording, &letter.event.payload)
+        .with_context(|| format!("the recording of the dead letter {}", letter.id))?;
+    let written = || format!("cannot write {}", path.display());
+    // It holds what a device sent and what the function keeps.
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(written)?;
+    to.write_all(&bytes).and_then(|()| to.sync_all()).with_context(written)
 }
 
 fn store_in(dir: &Path) -> PathBuf {
@@ -159,6 +193,7 @@ mod tests {
             kind: DeadKind::Trapped,
             reason: "out of fuel".into(),
             detail: String::new(),
+            run: None,
         };
         store
             .commit(&[
@@ -174,7 +209,8 @@ mod tests {
     }
 
     fn look(dir: &Path, export: Option<PathBuf>, salvage: Option<PathBuf>) -> (Verdict, String, Value) {
-        let mut arguments = Arguments { dir: dir.into(), deep: true, json: false, export, salvage };
+        let mut arguments =
+            Arguments { dir: dir.into(), deep: true, json: false, export, salvage, letter: None, recording: None };
         let (mut text, mut object) = (Vec::new(), Vec::new());
         let verdict = run(&arguments, &mut text).unwrap();
         (arguments.export, arguments.salvage, arguments.json) = (None, None, true);
@@ -198,7 +234,15 @@ mod tests {
         let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["dead_letter", "record", "record", "record", "record"]);
         assert_eq!((&lines[1]["body"]["text"], &lines[3]["body"]["hex"]), (&json!("one"), &json!("ff")));
-        let arguments = Arguments { dir: dir.path().into(), deep: false, json: false, export: Some(to), salvage: None };
+        let arguments = Arguments {
+            dir: dir.path().into(),
+            deep: false,
+            json: false,
+            export: Some(to),
+            salvage: None,
+            letter: None,
+            recording: None,
+        };
         assert!(run(&arguments, &mut Vec::new()).is_err(), "nothing is overwritten");
     }
 
@@ -269,7 +313,15 @@ mod tests {
     #[test]
     fn what_is_no_store_is_said_to_be_none() {
         let dir = tempfile::tempdir().unwrap();
-        let arguments = Arguments { dir: dir.path().into(), deep: false, json: false, export: None, salvage: None };
+        let arguments = Arguments {
+            dir: dir.path().into(),
+            deep: false,
+            json: false,
+            export: None,
+            salvage: None,
+            letter: None,
+            recording: None,
+        };
         assert!(run(&arguments, &mut Vec::new()).is_err());
         fs::write(dir.path().join("store.db"), [7; 9_000]).unwrap();
         assert_eq!(look(dir.path(), None, None).0, Verdict::Unreadable);

@@ -130,6 +130,7 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
         function: engine.load(spec, package.bytes())?,
         digest: package.digest(),
         version: manifest.version.to_string(),
+        config: overrides.clone(),
         filters,
         triggers,
         retry,

@@ -21,6 +21,7 @@ pub mod link;
 pub mod meter;
 pub mod pipeline;
 pub mod plan;
+pub mod record;
 pub mod status;
 pub mod totals;
 pub mod triggers;

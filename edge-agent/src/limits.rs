@@ -77,6 +77,17 @@ pub const COLLECTED: usize = 256;
 /// Header fields of a request that a function is told, in bytes; more are left out.
 pub const HTTP_HEADER_BYTES: usize = 8 << 10;
 
+/// Bytes of what a run read that a dead letter keeps, so that it can be made again: as much as the largest value of the
+/// state by default, and little enough to send to the control plane.
+pub const LETTER_READS_BYTES: usize = 64 << 10;
+
+/// Bytes of what a run read that a recording keeps of it; a function with the usual fuel can ask for far more.
+pub const RECORDED_READS_BYTES: usize = 1 << 20;
+
+/// Bytes of a recording that nobody has taken yet. At 1 KiB a run this is what comes in some seconds from a busy gateway;
+/// what does not fit is a gap in the recording.
+pub const RECORDING_BYTES: usize = 4 << 20;
+
 /// What a record holds beside what the function emitted: device, topic, stream and function, each with a length of u16
 /// at most, and numbers.
 const AROUND_A_BODY: usize = 4 * 65_535 + 1_024;

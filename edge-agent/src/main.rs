@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use edge_agent::agent::{self, StoreDamaged};
 use edge_agent::config::Config;
 use edge_agent::doctor::{self, Verdict};
+use edge_agent::record;
 
 /// Runs WebAssembly functions on what devices send over MQTT, keeps their results while there is no link, and delivers
 /// them to a control plane.
@@ -37,6 +38,7 @@ enum Command {
     /// Checks the configuration and the functions that it names, and starts nothing.
     Check,
     Doctor(doctor::Arguments),
+    Record(record::Arguments),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,10 +59,10 @@ fn main() -> ExitCode {
                 Command::Run => tracing::error!("{error:#}"),
                 // Somebody waits for just this.
                 #[expect(clippy::print_stderr, reason = "the answer to a command goes to the terminal, not to the log")]
-                Command::Check | Command::Doctor(_) => eprintln!("{error:#}"),
+                Command::Check | Command::Doctor(_) | Command::Record(_) => eprintln!("{error:#}"),
             }
             match arguments.command {
-                Command::Run | Command::Check => ExitCode::FAILURE,
+                Command::Run | Command::Check | Command::Record(_) => ExitCode::FAILURE,
                 Command::Doctor(_) => Verdict::Unreadable.into(),
             }
         }
@@ -77,6 +79,11 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
     if matches!(arguments.command, Command::Run) {
         run(config, &arguments.config)?;
+    } else if let Command::Record(record) = &arguments.command {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime
+            .context("cannot start the runtime")?
+            .block_on(async { record::run(&config, record, stop_signal()?, &mut std::io::stdout()).await })?;
     } else {
         let functions = agent::check(&config, &Engine::with_secrets(config.secrets.clone()))?;
         tracing::info!("{} is good; {} functions of its own", arguments.config.display(), functions.len());

@@ -29,6 +29,8 @@ use crate::plan::{Plan, Slot};
 use crate::totals::Totals;
 
 mod blobs;
+pub mod evidence;
+pub mod recording;
 pub mod worker;
 pub mod writer;
 
@@ -74,6 +76,8 @@ pub struct Pipeline {
     pub retention: Arc<Retention>,
     /// The contents of blobs.
     pub blobs: Arc<Blobs>,
+    /// Runs that somebody wants recorded.
+    pub recordings: Arc<recording::Recordings>,
 }
 
 struct LanesState {
@@ -143,6 +147,7 @@ impl Pipeline {
             clock,
             retention,
             blobs,
+            recordings: Arc::default(),
         })
     }
 
@@ -272,6 +277,7 @@ impl Pipeline {
     // Drops every event that is not on disk; none of them was acknowledged.
     fn throw_away(&self) {
         let jobs = self.lanes().lanes.reset();
+        self.recordings.thrown_away();
         self.counters.resets.add(1);
         drop(jobs);
     }

@@ -23,6 +23,8 @@ pub struct Version {
     pub digest: Digest,
     /// Version in its manifest.
     pub version: String,
+    /// The configuration that a deployment, or the agent's own, sets over the manifest's.
+    pub config: BTreeMap<String, String>,
     /// What it listens to.
     pub filters: Vec<Filter>,
     /// When else it runs.

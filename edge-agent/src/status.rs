@@ -1,5 +1,5 @@
 //! How the agent is, over HTTP: `GET /healthz` for a watchdog, `GET /status` for a person or a program, `GET /metrics` for
-//! Prometheus.
+//! Prometheus; and `POST /recordings` for `edge-agent record`, from this machine only.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use agent_broker::{Handle, Stats};
 use agent_store::{FunctionUsage, Reader, StreamUsage};
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use sync_protocol::fleet::FunctionReport;
@@ -20,6 +21,8 @@ use tokio::sync::watch;
 
 use crate::meter::Meter;
 use crate::pipeline::Pipeline;
+use crate::pipeline::recording::Wanted;
+use crate::record::{MAX_BYTES, MAX_RUNS};
 
 mod metrics;
 
@@ -167,7 +170,9 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
         .route("/healthz", get(health))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
-        .with_state(sources);
+        .route("/recordings", post(record))
+        .with_state(sources)
+        .into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!("the status cannot be served any more: {error}");
     }
@@ -216,6 +221,36 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
         functions,
         usage: pipeline.totals.read().parts().iter().map(self::usage).collect(),
     }))
+}
+
+/// Streams a recording of a function's runs until there are as many as were asked for, or the client goes.
+///
+/// Events hold what devices sent, so this is for who is on the gateway, wherever the status may be seen from.
+async fn record(
+    State(sources): State<Arc<Sources>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    Json(wanted): Json<Wanted>,
+) -> Response {
+    if !client.ip().to_canonical().is_loopback() {
+        return (StatusCode::FORBIDDEN, "recordings are for this machine only; log in to the gateway\n")
+            .into_response();
+    }
+    let within = (1..=MAX_RUNS).contains(&wanted.runs) && (1..=MAX_BYTES).contains(&wanted.bytes);
+    if !within {
+        let why = format!("1 to {MAX_RUNS} runs and 1 to {MAX_BYTES} bytes can be recorded\n");
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    }
+    let plan = sources.pipeline.plan();
+    if plan.find(&wanted.function).is_none() {
+        let names: Vec<&str> = plan.slots().map(|slot| &*slot.name).collect();
+        let why = format!("no function {:?} runs here; there are: {}\n", wanted.function, names.join(", "));
+        return (StatusCode::NOT_FOUND, why).into_response();
+    }
+    tracing::info!(function = wanted.function, runs = wanted.runs, "its runs are recorded");
+    match sources.pipeline.recordings.begin(wanted) {
+        Some(recording) => Body::from_stream(recording).into_response(),
+        None => (StatusCode::CONFLICT, "a recording is being made already; end that one first\n").into_response(),
+    }
 }
 
 /// What the store says.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -188,6 +188,11 @@ impl Gateway {
         let mut file = OpenOptions::new().append(true).open(&self.config)?;
         std::io::Write::write_all(&mut file, toml.as_bytes())
             .with_context(|| format!("cannot write {}", self.config.display()))
+    }
+
+    /// The file of its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Where devices connect.

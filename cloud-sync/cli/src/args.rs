@@ -20,7 +20,8 @@ Exit status:
   1  no: a test differs, a function or a file is not right, the control plane refuses, a deployment does not run
   2  the command line is wrong
   3  this machine could not do it: a file cannot be read or written, a program or a token is missing
-  4  the other side cannot be reached: the control plane, or a broker";
+  4  the other side cannot be reached: the control plane, or a broker
+  5  a replay differs: from its recording, or one version from the other";
 
 /// Builds, signs and deploys functions for IoT gateways, and looks after the gateways.
 #[derive(Parser)]
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Deployments,
     /// Shows records, in the order in which they were stored.
     Records(Records),
+    /// Makes the runs of a recording again, and says what differs.
+    Replay(Replay),
     /// Lists the streams of records.
     Streams,
     /// Shows the fleet in numbers.
@@ -178,6 +181,26 @@ pub(crate) enum GatewayCommand {
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = label_change)]
         labels: Vec<(String, Option<String>)>,
     },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Replay {
+    /// What `edge-agent record` or `dead show --save` wrote.
+    #[arg(value_name = "RECORDING")]
+    pub(crate) recording: PathBuf,
+    /// A built function: with the version that was recorded, everything must be the same to the bit; of another one what
+    /// it does is compared, and the fuel is shown.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) with: PathBuf,
+    /// Another version, compared with that of --with instead of with the recording.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) against: Option<PathBuf>,
+    /// A secret, for no recording holds one; may be given more than once.
+    #[arg(long = "secret", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) secrets: Vec<(String, String)>,
+    /// Units of fuel that a run may take, instead of what the manifests say.
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) limit_fuel: Option<u64>,
 }
 
 #[derive(clap::Args)]
@@ -309,6 +332,9 @@ pub(crate) enum DeadCommand {
         gateway: String,
         /// Number of the letter.
         letter: u64,
+        /// Writes the run that failed into a file, for `replay`; no file is overwritten.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
     },
     /// Gives events to their function once more; a gateway that is offline does so when it is back.
     Retry(WhichLetters),

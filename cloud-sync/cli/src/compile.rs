@@ -1,5 +1,7 @@
 //! Makes packages: compiles a Rust crate to Wasm, or takes a module that is there, and puts the manifest in.
 
+mod names;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,7 +23,8 @@ const PROFILE: [&str; 6] = [
     "profile.release.codegen-units=1",
     "profile.release.panic=\"abort\"",
     "profile.release.debug=false",
-    "profile.release.strip=true",
+    // Names of functions stay; `names` makes them short.
+    "profile.release.strip=\"debuginfo\"",
 ];
 
 /// Builds what the command line says.
@@ -70,7 +73,8 @@ fn read_manifest(path: &Path) -> Result<String, Failure> {
 
 fn pack(wasm: &Path, manifest: &str) -> Result<Package, Failure> {
     let module = fs::read(wasm).map_err(Failure::file("cannot read the module in", wasm))?;
-    Package::pack(&module, manifest).map_err(|source| Failure::Package { path: wasm.to_owned(), source })
+    Package::pack(&names::shorten(module), manifest)
+        .map_err(|source| Failure::Package { path: wasm.to_owned(), source })
 }
 
 pub(crate) fn program(variable: &str, name: &str) -> String {

@@ -1,5 +1,11 @@
 //! Dead letters: which there are, what is in them, and what to do with them.
 
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use agent_functions::record::file;
 use reqwest::Method;
 use sync_core::api::{self, Action, DeadCommand, DeadCommanded, DeadLetter, DeadQuery, Letters, Payload};
 
@@ -13,7 +19,7 @@ use crate::time;
 pub(crate) async fn dead(out: &Out, client: &Client, wanted: Wanted) -> Result<(), Failure> {
     match wanted {
         Wanted::List(wanted) => list(out, client, wanted).await,
-        Wanted::Show { gateway, letter } => show(out, client, &gateway, letter).await,
+        Wanted::Show { gateway, letter, save } => show(out, client, &gateway, letter, save.as_deref()).await,
         Wanted::Retry(which) => command(out, client, Action::Retry, which).await,
         Wanted::Drop(which) => command(out, client, Action::Drop, which).await,
     }
@@ -53,9 +59,13 @@ fn state(letter: &DeadLetter) -> String {
     }
 }
 
-async fn show(out: &Out, client: &Client, gateway: &str, letter: u64) -> Result<(), Failure> {
+async fn show(out: &Out, client: &Client, gateway: &str, letter: u64, save: Option<&Path>) -> Result<(), Failure> {
     let doing = format!("asking for the dead letter {letter} of the gateway {gateway}");
-    let answer = client.get(&doing, &path(&["gateways", gateway, "dead", &letter.to_string()])).await?;
+    let answer: Answer<api::DeadLetterDetail> =
+        client.get(&doing, &path(&["gateways", gateway, "dead", &letter.to_string()])).await?;
+    if let Some(path) = save {
+        self::save(&answer.value, path)?;
+    }
     out.answer(&answer, |detail: &api::DeadLetterDetail| {
         let (letter, dead) = (&detail.letter, &detail.dead);
         let event = &dead.event;
@@ -76,6 +86,11 @@ async fn show(out: &Out, client: &Client, gateway: &str, letter: u64) -> Result<
             let api::LetterIdentity { source, boot_epoch, sequence } = identity;
             rows.push(("IDENTITY", format!("event {sequence} of boot {boot_epoch} of {source}")));
         }
+        if let Some(run) = &dead.run {
+            rows.push(("FUEL", run.fuel.to_string()));
+            rows.push(("MEMORY", format!("{} bytes", run.memory_bytes)));
+            rows.extend(run.backtrace.iter().map(|frame| ("AT", frame.clone())));
+        }
         rows.extend(event.attributes.iter().map(|(name, value)| ("ATTRIBUTE", format!("{name}: {value}"))));
         let cut = if event.cut { ", not all of which is shown" } else { "" };
         rows.push(("PAYLOAD", format!("{} bytes{cut}", event.payload_bytes)));
@@ -85,6 +100,31 @@ async fn show(out: &Out, client: &Client, gateway: &str, letter: u64) -> Result<
             Payload::Hex(hex) => format!("hex {hex}"),
         };
         format!("{}\n{payload}", table(["LETTER", &format!("{} of {}", letter.letter, letter.gateway)], rows))
+    })
+}
+
+/// Writes the recording of a letter's run, with the payload of its event.
+fn save(detail: &api::DeadLetterDetail, path: &Path) -> Result<(), Failure> {
+    let (dead, letter) = (&detail.dead, detail.letter.letter);
+    let none = |why: &str| Failure::NoRecording { letter, why: why.to_owned() };
+    let run = dead.run.as_ref().ok_or_else(|| none("no run of a function led to it"))?;
+    if run.recording.is_empty() {
+        return Err(none("it could not be kept; the last line of its backtrace says why"));
+    }
+    let payload = match &dead.event.payload {
+        Payload::Text(text) => text.as_bytes().to_vec(),
+        Payload::Hex(digits) => hex::decode(digits).map_err(|error| none(&error.to_string()))?,
+    };
+    if payload.len() as u64 != dead.event.payload_bytes {
+        return Err(none("its payload was too large to be told; `edge-agent doctor --letter` saves it on the gateway"));
+    }
+    let recording = hex::decode(&run.recording).map_err(|error| none(&error.to_string()))?;
+    let bytes = file::with_payload(&recording, &payload.into()).map_err(|damage| none(&damage.to_string()))?;
+    // It holds what a device sent and what the function keeps.
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.and_then(|mut to| to.write_all(&bytes)).map_err(|source| match source.kind() {
+        ErrorKind::AlreadyExists => Failure::Exists(path.to_owned()),
+        _ => Failure::file("cannot write", path)(source),
     })
 }
 

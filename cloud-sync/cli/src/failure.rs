@@ -49,6 +49,14 @@ pub(crate) enum Failure {
         "{bad} of {all} fixtures of {function} do not make what was approved; if what they make now is right, approve it with --approve"
     )]
     Differs { function: String, bad: usize, all: usize },
+    #[error("{}: {why}", path.display())]
+    Recording { path: PathBuf, why: String },
+    #[error("this is a version of {found}, and the recording is of {recorded}")]
+    OtherFunction { found: String, recorded: String },
+    #[error("of {runs} runs {differ} differ, and {not_recorded} ask for what was not recorded")]
+    Replayed { differ: u64, not_recorded: u64, runs: u64 },
+    #[error("the dead letter {letter} has no recording: {why}")]
+    NoRecording { letter: u64, why: String },
     #[error("a gateway would refuse {}", .0.display())]
     Refuses(PathBuf),
     #[error("{} is a file; where the fixtures of it are is said with {option}", path.display())]
@@ -141,6 +149,9 @@ impl Failure {
             | Self::NoFixture { .. }
             | Self::Differs { .. }
             | Self::Refuses(_)
+            | Self::Recording { .. }
+            | Self::OtherFunction { .. }
+            | Self::NoRecording { .. }
             | Self::Refused { .. }
             | Self::Compile { .. }
             | Self::NoCrate(_)
@@ -163,6 +174,7 @@ impl Failure {
             | Self::InstallTarget(_) => 3,
             // The other side.
             Self::Unreachable { .. } | Self::NotTheApi { .. } | Self::Broker { .. } | Self::NotSubscribed { .. } => 4,
+            Self::Replayed { .. } => 5,
         }
     }
 }

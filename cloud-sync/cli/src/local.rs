@@ -22,6 +22,7 @@ use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Secr
 use function_abi::{BLOB_DIGEST, EventKind};
 use function_package::{Digest, Manifest, Package, Partition, Presence, Trigger};
 
+pub(crate) use bytes::text;
 pub(crate) use event::{FIRST_TIME_US, Incoming, Numbering};
 pub(crate) use fixture::Fixture;
 pub(crate) use show::{Hide, Kind, Shown, lines, title};

@@ -13,6 +13,7 @@ mod gateway;
 mod local;
 mod out;
 mod records;
+mod replay;
 mod show;
 mod source;
 mod time;
@@ -90,6 +91,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Records(wanted) => records::records(&out, &connect()?, wanted).await,
         Command::Streams => show::streams(&out, &connect()?.get("listing the streams", "/streams").await?),
         Command::Stats => show::stats(&out, &connect()?.get("asking for the fleet's numbers", "/stats").await?),
+        Command::Replay(replay) => replay::replay(&out, &replay),
         Command::Completions { shell } => completions(&out, shell),
         Command::Usage(wanted) => usage::usage(&out, &connect()?, wanted).await,
         Command::Metrics(wanted) => usage::metrics(&out, &connect()?, wanted).await,

@@ -18,6 +18,9 @@ pub const INLET: &str = "@inlet";
 /// deliverable (see `a_note_is_never_too_large` in the gateway's store).
 pub const MAX_PAYLOAD_BYTES: usize = 256 << 10;
 
+/// Most bytes of the recording of a run that a note holds; in hexadecimal digits they are twice as many.
+pub const MAX_RECORDING_BYTES: usize = 96 << 10;
+
 /// Most letters of one command: the gateway moves the events of all of them in one transaction.
 pub const MAX_LETTERS: usize = 100;
 
@@ -90,8 +93,25 @@ pub struct Letter {
     pub reason: String,
     /// More of it; may be empty.
     pub detail: String,
+    /// The run that ended so, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<LetterRun>,
     /// The event.
     pub event: LetterEvent,
+}
+
+/// What is known of a run that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterRun {
+    /// Units of fuel that it took.
+    pub fuel: u64,
+    /// Bytes of memory that it had.
+    pub memory_bytes: u64,
+    /// The functions that were open, a line for each, the innermost first; a line in parentheses is a remark.
+    pub backtrace: Vec<String>,
+    /// What makes the run again, in hexadecimal digits: a recording in the format of the gateway's functions, in which the
+    /// event's payload is left out, for the letter has it. Empty if there is none.
+    pub recording: String,
 }
 
 /// The event of a dead letter.

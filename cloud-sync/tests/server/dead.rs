@@ -19,6 +19,7 @@ fn dead(epoch: StoreEpoch, letter: u64, function: &str) -> Note {
         kind: "trapped".into(),
         reason: "r".repeat(5_000),
         detail: "unreachable".into(),
+        run: None,
         event: LetterEvent {
             kind: "mqtt".into(),
             device: "pump-7".into(),

@@ -4,9 +4,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use function_abi::{LogLevel, Priority, PublishFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::form;
 
 /// One thing a function wants done. Nothing of it happens before the commit, and then all of a run's effects together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Serialised in recordings of runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Store a value in the function's state, within the run's partition.
     StatePut {
@@ -29,6 +34,7 @@ pub enum Effect {
         /// Any bytes.
         body: Vec<u8>,
         /// Which records go first.
+        #[serde(with = "form::priority")]
         priority: Priority,
     },
     /// Publish an MQTT message.
@@ -38,6 +44,7 @@ pub enum Effect {
         /// Any bytes.
         payload: Vec<u8>,
         /// Quality of service and retain.
+        #[serde(with = "form::flags")]
         flags: PublishFlags,
     },
     /// Put a message into a queue, for the function that reads it.
@@ -89,8 +96,23 @@ pub enum Effect {
 }
 
 /// A finite number, so that equal effects are equal.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct Number(f64);
+
+impl TryFrom<f64> for Number {
+    type Error = &'static str;
+
+    fn try_from(value: f64) -> Result<Self, Self::Error> {
+        Self::new(value).ok_or("it is not finite")
+    }
+}
+
+impl From<Number> for f64 {
+    fn from(number: Number) -> Self {
+        number.0
+    }
+}
 
 // All that is not equal to itself is kept out.
 impl Eq for Number {}
@@ -108,7 +130,7 @@ impl Number {
 }
 
 /// The answer to an HTTP request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
     /// The status code, 200 to 599.
     pub status: u16,

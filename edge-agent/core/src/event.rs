@@ -5,13 +5,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 pub use function_abi::EventKind;
+use serde::{Deserialize, Serialize};
+
+use crate::form;
 
 /// One event, as every inlet hands it to the pipeline: the wire is behind it.
 ///
-/// Cheap to clone, for several functions may want the same event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Cheap to clone, for several functions may want the same event. Serialised in recordings of runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// How it came to be.
+    #[serde(with = "form::kind")]
     pub kind: EventKind,
     /// Who sent it: the authenticated identity where there is one, else what the configuration says.
     pub device: Arc<str>,
@@ -54,7 +58,7 @@ pub type Payload = Arc<[u8]>;
 /// An event's place in the life of its source: no two events of one source share it.
 ///
 /// A source counts `sequence` from 1 within a boot epoch, and never uses an epoch twice.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// Who counts: the device, or the gateway itself for what comes back to it.
     pub source: Arc<str>,

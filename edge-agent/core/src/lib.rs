@@ -14,6 +14,7 @@ pub mod dedup;
 pub mod deploy;
 pub mod effect;
 pub mod event;
+mod form;
 pub mod lanes;
 pub mod pace;
 pub mod retention;

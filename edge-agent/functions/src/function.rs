@@ -1,7 +1,7 @@
 //! A function that is ready, and one run of it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use agent_core::event::EventKind;
 use agent_core::{Effects, Event};
@@ -10,6 +10,7 @@ use function_abi::{
 };
 use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
+use crate::backtrace;
 use crate::contain::contain;
 use crate::fuel::{PER_STATE_READ, SLICE};
 use crate::host::{Host, Question, Shared, StateRead, Stop};
@@ -28,6 +29,10 @@ struct Inner {
     shared: Arc<Shared>,
     /// Fuel that instantiating takes.
     start_fuel: u64,
+    /// What it was loaded from: some ten kilobytes, beside the compiled code that is several times as large.
+    wasm: Box<[u8]>,
+    /// The copy that tells of its calls, once a backtrace was asked for; else why there is none.
+    traced: OnceLock<Result<Function, String>>,
 }
 
 /// What a run asks of whoever runs it: to read its state, and to let others go on. What the run wrote itself comes first, and
@@ -136,8 +141,10 @@ impl Function {
         linker: Linker<Host>,
         shared: Arc<Shared>,
         start_fuel: u64,
+        wasm: &[u8],
     ) -> Self {
-        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel }))
+        let (wasm, traced) = (wasm.into(), OnceLock::new());
+        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, wasm, traced }))
     }
 
     /// Its name.
@@ -150,6 +157,12 @@ impl Function {
         &self.0.shared.identity.version
     }
 
+    /// What a trap of it says, without its name and version in front.
+    pub fn without_name<'m>(&self, message: &'m str) -> &'m str {
+        let name = self.0.shared.identity.to_string();
+        message.strip_prefix(&name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message)
+    }
+
     /// What it may use.
     pub fn limits(&self) -> &Limits {
         &self.0.shared.limits
@@ -159,10 +172,7 @@ impl Function {
     ///
     /// `seed` decides all random numbers of the run: the same event, state, configuration and seed give the same run.
     pub fn run(&self, event: &Event, reads: &mut dyn Reads, seed: u64) -> Run {
-        let mut store = self.store(seed);
-        let digest = event.attributes.iter().find(|(name, _)| event.kind == EventKind::Blob && name == "digest");
-        store.data_mut().event_blob = digest.map(|(_, digest)| format!("{BLOB_DIGEST}{digest}"));
-        let ended = self.handle(&mut store, event, reads).and_then(|()| self.check_state(&mut store, reads));
+        let (ended, store) = self.start(event, reads, seed, self.0.shared.limits.fuel);
         let own = store.data().memory.map_or(0, |memory| memory.data_size(&store));
         let memory_bytes = own + store.data().kernel.size();
         let left = fuel_left(&store);
@@ -179,16 +189,42 @@ impl Function {
         Run { outcome, fuel, memory_bytes, bytes_out, logs: host.logs, logs_dropped: host.logs_dropped }
     }
 
-    /// Instantiates once, to see whether it can be.
-    pub(crate) fn try_out(&self) -> Result<(), Trap> {
-        self.instantiate(&mut self.store(0)).map(|_| ())
+    /// A run with so much fuel: how it ended, and all that is left of it.
+    pub(crate) fn start(
+        &self,
+        event: &Event,
+        reads: &mut dyn Reads,
+        seed: u64,
+        fuel: u64,
+    ) -> (Result<(), End>, Store<Host>) {
+        let mut store = self.store(seed, fuel);
+        let digest = event.attributes.iter().find(|(name, _)| event.kind == EventKind::Blob && name == "digest");
+        store.data_mut().event_blob = digest.map(|(_, digest)| format!("{BLOB_DIGEST}{digest}"));
+        let ended = self.handle(&mut store, event, reads).and_then(|()| self.check_state(&mut store, reads));
+        (ended, store)
     }
 
-    fn store(&self, seed: u64) -> Store<Host> {
+    /// What it was loaded from.
+    pub(crate) fn wasm(&self) -> &[u8] {
+        &self.0.wasm
+    }
+
+    /// The copy that tells of its calls, made when it is first asked for; the error is for a person.
+    pub(crate) fn traced(&self) -> Result<&Self, &str> {
+        self.0.traced.get_or_init(|| backtrace::traced(&self.0.shared, &self.0.wasm)).as_ref().map_err(String::as_str)
+    }
+
+    /// Instantiates once, to see whether it can be.
+    pub(crate) fn try_out(&self) -> Result<(), Trap> {
+        self.instantiate(&mut self.store(0, self.0.shared.limits.fuel)).map(|_| ())
+    }
+
+    fn store(&self, seed: u64, fuel: u64) -> Store<Host> {
         let inner = &*self.0;
         let mut store = Store::new(&inner.engine, Host::new(Arc::clone(&inner.shared), seed));
         store.limiter(|host| host);
-        set_fuel(&mut store, inner.shared.limits.fuel.saturating_sub(inner.start_fuel), 0);
+        set_fuel(&mut store, fuel.saturating_sub(inner.start_fuel), 0);
+        store.data_mut().given = fuel;
         store
     }
 
@@ -275,7 +311,7 @@ impl Function {
                     if more == 0 {
                         return Err(End::Failed(Trap::out_of_fuel(store.data())));
                     }
-                    reads.pause(self.0.shared.limits.fuel - fuel_left(store));
+                    reads.pause(store.data().given - fuel_left(store));
                     set_fuel(store, slice + more, reserve - more);
                     step = contain(|| paused.resume(&mut *store));
                     continue;

@@ -14,6 +14,7 @@ use wasmi::errors::HostError;
 use wasmi::{Memory, ResourceLimiter};
 use wasmi_core::LimiterError;
 
+use crate::backtrace::Trace;
 use crate::extism::kernel::Kernel;
 use crate::function::LogLine;
 use crate::limits::Limits;
@@ -116,6 +117,8 @@ pub(crate) struct Host {
     pub(crate) logs: Vec<LogLine>,
     pub(crate) logs_dropped: u64,
     pub(crate) read: Option<StateRead>,
+    /// All fuel of the run.
+    pub(crate) given: u64,
     /// Fuel beyond that of this slice.
     pub(crate) reserve: u64,
     pub(crate) random: Random,
@@ -123,6 +126,8 @@ pub(crate) struct Host {
     pub(crate) event_blob: Option<String>,
     /// What a plug-in shares with us; empty for all others.
     pub(crate) kernel: Kernel,
+    /// What the copy of a module that tells of its calls told; empty for all others.
+    pub(crate) trace: Trace,
     /// For each key that this run wrote, the effect that holds the latest value.
     written: BTreeMap<Vec<u8>, usize>,
     pub(crate) output_bytes: usize,
@@ -140,10 +145,12 @@ impl Host {
             logs: Vec::new(),
             logs_dropped: 0,
             read: None,
+            given: 0,
             reserve: 0,
             random: Random::new(seed),
             event_blob: None,
             kernel: Kernel::default(),
+            trace: Trace::default(),
             written: BTreeMap::new(),
             output_bytes: 0,
             log_bytes: 0,

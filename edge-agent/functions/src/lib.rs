@@ -14,9 +14,12 @@
 //! - Each function has an interpreter of its own, for that keeps compiled code until it is dropped: a function that was
 //!   replaced leaves nothing behind.
 //!
+//! A trap has a backtrace ([`Function::backtrace`]), and a run can be [recorded](record) and replayed.
+//!
 //! The contract that a module must keep is the page of the crate `function-abi`. Plug-ins of Extism keep another one, and run
 //! beside, under the same bounds: [`Extism`].
 
+mod backtrace;
 mod contain;
 mod error;
 mod extism;
@@ -28,11 +31,13 @@ mod limits;
 mod load;
 mod permissions;
 mod random;
+pub mod record;
 mod scan;
 mod secrets;
 mod spec;
 mod trap;
 
+pub use backtrace::{MAX_FRAMES, MAX_NAME_BYTES};
 pub use error::{LoadCause, LoadError};
 pub use function::{Function, LogLine, Outcome, ReadError, Reads, Run};
 pub use function_package::{Extism, ExtismInput};

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use function_abi::{EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, NAMESPACE, NAMESPACE_PREFIX};
+use wasmi::errors::LinkerError;
 use wasmi::{CompilationMode, Config, ExternType, FuncType, Linker, Module, ValType};
 
+use crate::backtrace;
 use crate::contain::contain;
 use crate::error::{LoadCause, LoadError};
 use crate::extism;
@@ -80,24 +82,41 @@ fn load(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, LoadCause> {
     let engine = wasmi::Engine::new(&config(limits));
     let (module, start_fuel) =
         contain(|| compile(&engine, wasm, limits)).unwrap_or_else(|panicked| Err(LoadCause::Panicked(panicked.0)))?;
-    let mut linker = Linker::<Host>::new(&engine);
     match &shared.extism {
         Some(extism) => {
             extism::imports::check(&module)?;
             extism::check_exports(&module, extism)?;
-            extism::imports::link(&mut linker)
         }
         None if extism::is_plugin(&module) => return Err(LoadCause::Plugin),
         None => {
             check_imports(&module)?;
             check_exports(&module)?;
-            link(&mut linker)
         }
     }
-    .map_err(|error| LoadCause::Invalid(error.to_string()))?;
-    let function = Function::new(engine, module, linker, shared, start_fuel);
+    let linker = linker(&engine, &shared).map_err(|error| LoadCause::Invalid(error.to_string()))?;
+    let function = Function::new(engine, module, linker, shared, start_fuel, wasm);
     function.try_out().map_err(LoadCause::Start)?;
     Ok(function)
+}
+
+fn linker(engine: &wasmi::Engine, shared: &Shared) -> Result<Linker<Host>, LinkerError> {
+    let mut linker = Linker::new(engine);
+    match &shared.extism {
+        Some(_) => extism::imports::link(&mut linker)?,
+        None => link(&mut linker)?,
+    }
+    Ok(linker)
+}
+
+/// From our own copy of a module that was loaded; the error is for a person.
+pub(crate) fn copy(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, String> {
+    let engine = wasmi::Engine::new(&config(&shared.limits));
+    let invalid = |error: &dyn fmt::Display| format!("the copy of the module does not load: {error}");
+    let module = contain(|| Module::new(&engine, wasm)).map_err(|panicked| invalid(&panicked.0))?;
+    let module = module.map_err(|error| invalid(&error))?;
+    let mut linker = linker(&engine, &shared).map_err(|error| invalid(&error))?;
+    backtrace::link(&mut linker).map_err(|error| invalid(&error))?;
+    Ok(Function::new(engine, module, linker, shared, 0, &[]))
 }
 
 fn check_header(wasm: &[u8], limits: &Limits) -> Result<(), LoadCause> {

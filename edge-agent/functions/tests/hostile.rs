@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_functions::{Engine, Function, MAX_STREAM_BYTES, Outcome, ReadError, Reads, TrapKind, fuel};
-use common::{ALLOC, IMPORTS, State, data, effects, event, guest, guest_with, load, run, spec, trap, trap_of};
+use common::{ALLOC, IMPORTS, State, data, effects, event, guest, guest_with, load, replay, run, spec, trap, trap_of};
 
 /// Far more than any of these needs, far less than a run without bounds would take.
 const SOON: Duration = Duration::from_secs(10);
 
 fn kind_of(fields: &str, body: &str) -> TrapKind {
+    let function = load(&guest_with(fields, body));
     let before = Instant::now();
-    let kind = trap_of(fields, body).kind;
-    assert!(before.elapsed() < SOON, "{kind} took {:?}", before.elapsed());
+    let first = function.run(&event(), &mut State::default(), 42);
+    let took = before.elapsed();
+    replay(&function, &event(), State::default(), 42, &first);
+    let kind = trap(first).kind;
+    assert!(took < SOON, "{kind} took {took:?}");
     effects(run(&load(&guest(""))));
     kind
 }

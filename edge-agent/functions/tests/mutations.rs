@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use agent_functions::Outcome;
 use agent_functions::{Engine, LoadCause, Spec, TrapKind};
 use common::plugin::{plugin_spec, plugin_with};
-use common::{State, data, event, guest_with, spec};
+use common::{State, data, event, guest_with, replay, spec};
 use proptest::prelude::*;
 
 /// Touches every kind of section and most imports.
@@ -69,6 +69,7 @@ fn survive_as(mut tight: Spec, wasm: &[u8]) -> Result<bool, TestCaseError> {
         Ok(function) => {
             let run = function.run(&event(), &mut State::default(), 1);
             prop_assert!(run.fuel <= 1_000_000);
+            replay(&function, &event(), State::default(), 1, &run);
             if let Outcome::Failed(trap) = run.outcome {
                 prop_assert!(trap.kind != TrapKind::EngineFault, "{trap}");
             }

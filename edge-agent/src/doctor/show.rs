@@ -59,6 +59,12 @@ pub(super) fn line(item: &Item) -> Value {
             line["identity"] = json!(letter.event.identity.as_ref().map(|of| (&*of.source, of.boot, of.sequence)));
             line["stamp"] = json!(letter.stamp);
             line["payload"] = body(&letter.event.payload);
+            line["run"] = json!(letter.dead.run.as_ref().map(|run| json!({
+                "fuel": run.fuel,
+                "memory_bytes": run.memory_bytes,
+                "backtrace": run.backtrace,
+                "recording": hex::encode(&run.recording),
+            })));
             line
         }
         Item::Blob { name, blob } => json!({
@@ -204,6 +210,12 @@ pub(super) fn text(
     writeln!(out, "\ndead letters: {}", survey.dead_letters)?;
     for letter in letters {
         writeln!(out, "  {} {}: {}", letter.id, letter.event.topic, letter.dead.reason)?;
+        if let Some(run) = &letter.dead.run {
+            writeln!(out, "    {} units of fuel, {} bytes of memory", run.fuel, run.memory_bytes)?;
+            for frame in &run.backtrace {
+                writeln!(out, "    at {frame}")?;
+            }
+        }
     }
     let (blobs, (count, bytes)) = (survey.blobs, survey.contents);
     let looked = if contents.are_there() { "" } else { ", which are not beside this store" };

@@ -13,11 +13,13 @@ use agent_core::event::EventKind;
 use agent_core::lanes::{LaneId, Memory, Turn};
 use agent_core::state::expiry_us;
 use agent_core::{Effect, Event, StateValue};
-use agent_functions::{LogLine, Outcome, ReadError, Reads, Run, Trap, TrapKind};
+use agent_functions::record::{Answers, RecordedRun, Recorder, RunResult};
+use agent_functions::{LogLine, Outcome, ReadError, Reads, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
 use sync_protocol::usage::Counts;
 
 use super::blobs::{Done, RunBlobs, store_blobs};
+use super::evidence::{self, Failed};
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
 use crate::limits;
@@ -73,6 +75,8 @@ impl Worker<'_> {
 struct Taken {
     // By the runs that are over.
     usage: Counts,
+    // Fuel of runs that were made again to see why they failed: nobody is charged for them, but neighbours wait for them.
+    again: u64,
     said: u64,
     // Time in which they were paused, for others.
     away: Duration,
@@ -80,7 +84,7 @@ struct Taken {
 
 impl Taken {
     fn unsaid(&self) -> u64 {
-        self.usage.fuel.saturating_sub(self.said)
+        (self.usage.fuel + self.again).saturating_sub(self.said)
     }
 }
 
@@ -116,7 +120,7 @@ fn handle(
                      needs a number of its own, and a counter that wraps or starts anew a greater boot",
                     slot.name, identity.sequence, identity.boot, identity.source
                 );
-                return Ok(Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new() }));
+                return Ok(Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new(), run: None }));
             }
             Known::TooOld => {
                 let reason = format!(
@@ -125,44 +129,57 @@ fn handle(
                      with a new sequence, and if its counter wraps or starts anew, give it a greater boot when it does",
                     slot.name, identity.sequence, identity.boot, identity.source
                 );
-                return Ok(Ended::Dead(Letter { kind: DeadKind::TooOld, reason, detail: String::new() }));
+                return Ok(Ended::Dead(Letter { kind: DeadKind::TooOld, reason, detail: String::new(), run: None }));
             }
         }
     }
     let (time_us, blobs) = (event.time_us, RunBlobs::new(pipeline));
-    let mut reads = LaneReads { worker, lane, memory, function: slot.id, partition, time_us, taken, blobs };
-    let ran = match run(&active.current, event, &mut reads, seed)? {
-        Ok(done) => {
-            judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
-            Ok(done)
-        }
-        Err(trap) => match active.trial.as_ref() {
-            None => Err(trap),
-            Some(trial) => {
-                let previous = match &trial.previous {
-                    Some(previous) => Some(run(previous, event, &mut reads, seed)?),
-                    None => None,
-                };
-                let attempt = match &previous {
-                    Some(Ok(_)) => Attempt::PreviousHandled,
-                    Some(Err(_)) => Attempt::BothTrapped,
-                    None => Attempt::TrappedAlone,
-                };
-                judge(pipeline, Some(trial), attempt, Some(&trap));
-                previous.and_then(Result::ok).ok_or(trap)
-            }
-        },
+    let record = pipeline.recordings.wants(&slot.name);
+    let mut reads = LaneReads {
+        worker: &mut *worker,
+        lane,
+        memory: &mut *memory,
+        function: slot.id,
+        partition,
+        time_us,
+        taken: &mut *taken,
+        blobs,
     };
+    let (mut version, mut ran) = (&active.current, run(&active.current, event, &mut reads, seed, record)?);
+    if let (Some(trial), Err(trap)) = (active.trial.as_ref(), &ran.ended) {
+        let previous = match &trial.previous {
+            Some(previous) => Some((previous, run(previous, event, &mut reads, seed, record)?)),
+            None => None,
+        };
+        let attempt = match &previous {
+            Some((_, Ran { ended: Ok(_), .. })) => Attempt::PreviousHandled,
+            Some(_) => Attempt::BothTrapped,
+            None => Attempt::TrappedAlone,
+        };
+        judge(pipeline, Some(trial), attempt, Some(trap));
+        if let Some(handled) = previous.filter(|(_, previous)| previous.ended.is_ok()) {
+            (version, ran) = handled;
+        }
+    } else if ran.ended.is_ok() {
+        judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
+    }
+    let seen_blobs = reads.blobs;
+    if let (Some((reads, complete)), Some(result)) = (ran.answers.take(), &ran.result) {
+        let (partition, event, result) = (partition.to_string(), event.clone(), result.clone());
+        let run = RecordedRun { partition, event, seed, reads, complete, result };
+        pipeline.recordings.put(version, run, || pipeline.is_current(lane));
+    }
     if let Some((identity, content)) = identified
         && let Some(seen) = memory.seen(&identity.source)
     {
         seen.mark(identity, content);
     }
-    let ran = match ran {
-        Ok(effects) => store_blobs(pipeline, &active.current, effects)?,
-        Err(trap) => Err(trap),
+    // What a failed run read it may be asked for again.
+    let (ended, result) = match ran.ended {
+        Ok(effects) => (store_blobs(pipeline, version, effects)?, None),
+        Err(trap) => (Err(trap), ran.result),
     };
-    Ok(match ran {
+    Ok(match ended {
         Ok(Done { effects, blobs, contents }) => {
             for effect in &effects {
                 match effect {
@@ -198,39 +215,67 @@ fn handle(
             }
             tracing::warn!(function = %slot.name, device = %event.device, topic = %event.topic, kind = trap.kind.name(),
                 "{trap}; the event is in the dead letters");
+            let run = result.map(|result| {
+                let mut reads =
+                    LaneReads { worker, lane, memory, function: slot.id, partition, time_us, taken, blobs: seen_blobs };
+                let failed = Failed { version, partition, event, seed, trap: &trap, result };
+                let gathered = evidence::gather(failed, &mut reads);
+                // Its neighbours are not to pay for the two more runs.
+                reads.taken.again += gathered.fuel.saturating_mul(2);
+                Box::new(gathered)
+            });
             let kind = if trap.kind == TrapKind::Failed { DeadKind::Failed } else { DeadKind::Trapped };
-            Ended::Dead(Letter { kind, reason: trap.message, detail: trap.kind.name().to_owned() })
+            Ended::Dead(Letter { kind, reason: trap.message, detail: trap.kind.name().to_owned(), run })
         }
     })
 }
 
-// The outer error: the store failed, which is not the function's fault.
+/// What came of a run.
+struct Ran {
+    ended: Result<agent_core::Effects, Trap>,
+    /// All that came out, if it failed or is recorded.
+    result: Option<RunResult>,
+    /// What it read, if it is recorded, and whether that is all.
+    answers: Option<(Answers, bool)>,
+}
+
+// The error: the store failed, which is not the function's fault.
 fn run(
     version: &Version,
     event: &Event,
     reads: &mut LaneReads<'_, '_>,
     seed: u64,
-) -> Result<Result<agent_core::Effects, Trap>, Abandoned> {
+    record: bool,
+) -> Result<Ran, Abandoned> {
     let (began, away) = (Instant::now(), reads.taken.away);
-    let Run { outcome, fuel, memory_bytes, bytes_out, logs, .. } = version.function.run(event, reads, seed);
+    let (run, answers) = if record {
+        let mut recorder = Recorder::new(reads, limits::RECORDED_READS_BYTES);
+        let run = version.function.run(event, &mut recorder, seed);
+        (run, Some(recorder.finish()))
+    } else {
+        (version.function.run(event, reads, seed), None)
+    };
     let busy = began.elapsed().saturating_sub(reads.taken.away - away);
     reads.taken.usage.add(&Counts {
         invocations: 1,
-        failed: u64::from(matches!(outcome, Outcome::Failed(_))),
-        fuel,
+        failed: u64::from(matches!(run.outcome, Outcome::Failed(_))),
+        fuel: run.fuel,
         busy_ns: u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX),
-        memory_peak_bytes: memory_bytes as u64,
+        memory_peak_bytes: run.memory_bytes as u64,
         bytes_in: bytes_in(event),
-        bytes_out,
+        bytes_out: run.bytes_out,
     });
-    for line in logs {
-        log(version.function.name(), &event.device, &line);
+    for line in &run.logs {
+        log(version.function.name(), &event.device, line);
     }
-    match outcome {
-        Outcome::Done(effects) => Ok(Ok(effects)),
-        Outcome::Failed(trap) => Ok(Err(trap)),
-        Outcome::Abandoned(ReadError(error)) => Err(error),
-    }
+    let failed = matches!(run.outcome, Outcome::Failed(_));
+    let result = if record || failed { RunResult::of(&version.function, &run) } else { None };
+    let ended = match run.outcome {
+        Outcome::Done(effects) => Ok(effects),
+        Outcome::Failed(trap) => Err(trap),
+        Outcome::Abandoned(ReadError(error)) => return Err(error),
+    };
+    Ok(Ran { ended, result, answers })
 }
 
 // Payload and attributes.
@@ -322,7 +367,7 @@ impl Reads for LaneReads<'_, '_> {
             return;
         }
         let began = Instant::now();
-        let all = self.taken.usage.fuel + fuel;
+        let all = self.taken.usage.fuel + self.taken.again + fuel;
         let mut news = all.saturating_sub(self.taken.said);
         self.taken.said = all;
         self.worker.paused += 1;

@@ -10,7 +10,8 @@ use agent_core::lanes::LaneId;
 use agent_core::retention::Refused;
 use agent_core::{Backoff, Effects};
 use agent_store::{
-    BlobWrite, Committed, Dead, DeadKind, ErrorKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Write,
+    BlobWrite, Committed, Dead, DeadKind, ErrorKind, FailedRun, FunctionId, Outcome, OutcomeResult, Store, StoreError,
+    Write,
 };
 use sync_protocol::dead::INLET;
 use sync_protocol::records::Stamp;
@@ -60,6 +61,8 @@ pub struct Letter {
     pub reason: String,
     /// More of it.
     pub detail: String,
+    /// The run that ended so, if there was one.
+    pub run: Option<Box<FailedRun>>,
 }
 
 impl Ended {
@@ -102,7 +105,7 @@ impl Finished {
 
     /// An event that no function was given, for it cannot be handled.
     pub fn refused(event: Arc<InFlight>, reason: String, stamp: Stamp) -> Self {
-        let ended = Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new() });
+        let ended = Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new(), run: None });
         let usage = Counts::default();
         Self { run: None, partition: "".into(), event, seen: None, ended, stamp, usage }
     }
@@ -125,6 +128,7 @@ impl Finished {
                     kind: letter.kind,
                     reason: std::mem::take(&mut letter.reason),
                     detail: std::mem::take(&mut letter.detail),
+                    run: letter.run.take(),
                 })
             }
         };

@@ -3,7 +3,9 @@
 use agent_core::Event;
 use agent_core::event::EventKind;
 use rusqlite::{Connection, OptionalExtension};
-use sync_protocol::dead::{Letter, LetterEvent, LetterIdentity, MAX_PAYLOAD_BYTES, Note, Payload};
+use sync_protocol::dead::{
+    Letter, LetterEvent, LetterIdentity, LetterRun, MAX_PAYLOAD_BYTES, MAX_RECORDING_BYTES, Note, Payload,
+};
 
 use crate::error::Cause;
 use crate::write::{Dead, DeadLetter};
@@ -11,6 +13,10 @@ use crate::{blobs, rows};
 
 /// Most bytes of each longer text in a note, and of all attributes together; in JSON a byte may become six.
 const MAX_TEXT_BYTES: usize = 16 << 10;
+
+/// Most lines of a backtrace in a note, and most bytes of one.
+const MAX_FRAMES: usize = 64;
+const MAX_FRAME_BYTES: usize = 512;
 
 /// Most bytes of device, topic and source: what MQTT allows, so that none of them is cut.
 const MAX_NAME_BYTES: usize = 65_535;
@@ -44,6 +50,21 @@ pub(crate) fn letter(function: &str, dead: &Dead, event: &Event) -> Letter {
         kind: dead.kind.name().to_owned(),
         reason: text(&dead.reason),
         detail: text(&dead.detail),
+        run: dead.run.as_deref().map(|run| LetterRun {
+            fuel: run.fuel,
+            memory_bytes: run.memory_bytes,
+            backtrace: run
+                .backtrace
+                .iter()
+                .take(MAX_FRAMES)
+                .map(|line| Cut(false).text(line, MAX_FRAME_BYTES))
+                .collect(),
+            recording: if run.recording.len() <= MAX_RECORDING_BYTES {
+                hex::encode(&run.recording)
+            } else {
+                String::new()
+            },
+        }),
         event: LetterEvent {
             kind: kind(event.kind).to_owned(),
             device: cut.text(&event.device, MAX_NAME_BYTES),
@@ -144,10 +165,14 @@ mod tests {
     use sync_protocol::records::{Stamp, StoreEpoch};
 
     use super::*;
-    use crate::write::{DeadKind, MAX_RECORD_BYTES};
+    use crate::write::{DeadKind, FailedRun, MAX_RECORD_BYTES};
 
     fn dead(text: &str) -> Dead {
-        Dead { version: text.into(), digest: [1; 32], kind: DeadKind::TooOld, reason: text.into(), detail: text.into() }
+        let backtrace = vec![text.to_owned(); 100];
+        let recording = vec![1; MAX_RECORDING_BYTES];
+        let run = Some(Box::new(FailedRun { fuel: u64::MAX, memory_bytes: u64::MAX, backtrace, recording }));
+        let (version, reason, detail) = (text.into(), text.into(), text.into());
+        Dead { version, digest: [1; 32], kind: DeadKind::TooOld, reason, detail, run }
     }
 
     #[test]

@@ -111,6 +111,6 @@ pub use streams::{MAX_STREAMS, StreamUsage};
 pub use survey::{FunctionSurvey, Item, QueueSurvey, Survey, inspect};
 pub use usage::{MAX_APART, Sums};
 pub use write::{
-    BlobWrite, Dead, DeadKind, DeadLetter, Deployment, Installed, MAX_RECORD_BYTES, Missing, Outcome, OutcomeResult,
-    Publish, Uses, Write,
+    BlobWrite, Dead, DeadKind, DeadLetter, Deployment, FailedRun, Installed, MAX_RECORD_BYTES, Missing, Outcome,
+    OutcomeResult, Publish, Uses, Write,
 };

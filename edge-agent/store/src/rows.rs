@@ -1,5 +1,7 @@
 //! How values become rows, and how a row is checked when it comes back.
 
+use std::borrow::Cow;
+
 use agent_core::event::{EventKind, Identity};
 use agent_core::{Event, effect::PublishFlags};
 use rusqlite::Connection;
@@ -10,7 +12,7 @@ use sync_protocol::usage::Part;
 
 use crate::error::Cause;
 use crate::queue::Kind;
-use crate::write::{Dead, DeadKind, DeadLetter, Deployment, Missing, Outcome, Publish};
+use crate::write::{Dead, DeadKind, DeadLetter, Deployment, FailedRun, Missing, Outcome, Publish};
 
 /// The first byte of every value of this crate's own encoding; the rest is postcard.
 const VERSION: u8 = 1;
@@ -139,6 +141,7 @@ struct DeadLetterRow<'a> {
     kind: DeadKind,
     reason: &'a str,
     detail: &'a str,
+    run: Option<Cow<'a, FailedRun>>,
     stamp: Stamp,
     #[serde(borrow)]
     event: EventRow<'a>,
@@ -313,6 +316,7 @@ pub(crate) fn write_dead_letter(out: &mut Vec<u8>, outcome: &Outcome, dead: &Dea
         kind: dead.kind,
         reason: &dead.reason,
         detail: &dead.detail,
+        run: dead.run.as_deref().map(Cow::Borrowed),
         stamp: outcome.stamp,
         event: EventRow::new(&outcome.event),
     };
@@ -332,6 +336,7 @@ pub(crate) fn read_dead_letter(id: u64, bytes: &[u8]) -> Result<DeadLetter, Stri
             kind: row.kind,
             reason: row.reason.into(),
             detail: row.detail.into(),
+            run: row.run.map(|run| Box::new(run.into_owned())),
         },
     })
 }

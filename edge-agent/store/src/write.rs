@@ -23,6 +23,7 @@ pub const MAX_RECORD_BYTES: usize = sync_protocol::MAX_BODY_BYTES - 1024;
 
 /// One write of a group.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are outcomes, and a box for each would cost more")]
 pub enum Write {
     /// A function handled an event, or could not.
     Outcome(Outcome),
@@ -218,8 +219,25 @@ pub struct Dead {
     pub kind: DeadKind,
     /// The cause, for a person, in one line: names the function and what failed.
     pub reason: String,
-    /// More of it, such as a backtrace; may be empty.
+    /// More of it; may be empty.
     pub detail: String,
+    /// The run that ended so, if there was one.
+    pub run: Option<Box<FailedRun>>,
+}
+
+/// What is known of a run that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRun {
+    /// Units of fuel that it took.
+    pub fuel: u64,
+    /// Bytes of memory that it had.
+    pub memory_bytes: u64,
+    /// The functions that were open, a line for each, the innermost first; a line in parentheses is a remark.
+    pub backtrace: Vec<String>,
+    /// What makes the run again: bytes of a recording, in which the event's payload is left out, for the letter has it.
+    /// Nothing in here reads it. Empty if there is none.
+    #[serde(with = "serde_bytes")]
+    pub recording: Vec<u8>,
 }
 
 /// What sort of cause brought an event to the dead letters. The order is that of the stored numbers.

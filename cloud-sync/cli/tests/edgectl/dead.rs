@@ -1,7 +1,7 @@
 //! Dead letters.
 
 use serde_json::json;
-use sync_protocol::dead::{INLET, Letter, LetterEvent, LetterIdentity, Note, Payload, Resolved, What};
+use sync_protocol::dead::{INLET, Letter, LetterEvent, LetterIdentity, LetterRun, Note, Payload, Resolved, What};
 use sync_protocol::records::StoreEpoch;
 
 use crate::world::World;
@@ -14,6 +14,12 @@ fn dead(letter: u64, function: &str, payload: Payload) -> Note {
         kind: "trapped".into(),
         reason: "function mean:\n\u{9b}2J out of fuel".into(),
         detail: "at mean::handle".into(),
+        run: Some(LetterRun {
+            fuel: 900,
+            memory_bytes: 65_536,
+            backtrace: vec!["mean::add".into(), "edge_handle".into()],
+            recording: "00".into(),
+        }),
         event: LetterEvent {
             kind: "mqtt".into(),
             device: "pump-7".into(),
@@ -51,7 +57,15 @@ async fn dead_letters_are_listed_shown_retried_and_dropped() {
     assert_eq!(world.json(&["dead", "list", "--cursor", next])["letters"][0]["letter"], 2);
 
     let shown = world.text(&["dead", "show", &gateway.id, "1"]);
-    for part in ["out of fuel", "at mean::handle", "mean 1.2.0", "event 9 of boot 3 of pump-7", "attempt: 2"] {
+    for part in [
+        "out of fuel",
+        "at mean::handle",
+        "mean 1.2.0",
+        "event 9 of boot 3 of pump-7",
+        "attempt: 2",
+        "65536 bytes",
+        "mean::add",
+    ] {
         assert!(shown.contains(part), "{shown}\n{part}");
     }
     assert!(shown.contains("300 bytes, not all of which is shown") && shown.ends_with("\n{\"v\":\n1}\n"), "{shown}");

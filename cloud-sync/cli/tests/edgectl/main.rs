@@ -8,6 +8,7 @@ mod gateway;
 mod keys;
 mod local;
 mod records;
+mod replay;
 mod twin;
 mod usage;
 mod world;

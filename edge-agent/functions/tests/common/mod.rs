@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent_core::{Effects, Event, Filter, Identity};
+use agent_functions::record::{Frame, Player, RecordedRun, Recorder, RunResult, file};
 use agent_functions::{
-    Engine, Function, Limits, LoadCause, Outcome, Permissions, ReadError, Reads, Run, Secrets, Spec, StreamPattern,
-    Trap,
+    Engine, Function, Limits, LoadCause, MAX_FRAMES, Outcome, Permissions, ReadError, Reads, Run, Secrets, Spec,
+    StreamPattern, Trap,
 };
 use function_abi::EventKind;
 
@@ -176,7 +177,39 @@ impl Reads for Broken {
 }
 
 pub(crate) fn run(function: &Function) -> Run {
-    function.run(&event(), &mut State::default(), 42)
+    let run = function.run(&event(), &mut State::default(), 42);
+    replay(function, &event(), State::default(), 42, &run);
+    run
+}
+
+/// A recorded run, and what the recording's player and the backtrace make of it: the same. Whatever the module.
+pub(crate) fn replay(function: &Function, event: &Event, mut state: State, seed: u64, first: &Run) -> Vec<String> {
+    let recorded = record(function, event, &mut state, seed);
+    assert!(recorded.complete);
+    assert_eq!(RunResult::of(function, first).as_ref(), Some(&recorded.result));
+    let mut bytes = file::HEADER.to_vec();
+    assert!(file::write(&mut bytes, &Frame::Run(Box::new(recorded.clone()))));
+    let frames: Vec<_> = file::Frames::new(&bytes[..]).unwrap().collect();
+    let [Ok(Frame::Run(read)), Err(file::Damage::NoEnd)] = frames.as_slice() else { panic!("{frames:?}") };
+    assert_eq!(**read, recorded);
+    let played = Player::new(1).play(function, read).unwrap();
+    assert_eq!(played.result, recorded.result);
+    let lines = played.backtrace;
+    if let Outcome::Failed(trap) = &first.outcome {
+        assert!(!lines.is_empty() && lines.len() <= MAX_FRAMES + 2, "{lines:?}");
+        let said = lines.last().filter(|line| line.starts_with('('));
+        let fine = ["(after 1000000 calls", "(none: it failed when"];
+        assert!(said.is_none_or(|said| fine.iter().any(|fine| said.starts_with(fine))), "{trap}: {lines:?}");
+    }
+    lines
+}
+
+pub(crate) fn record(function: &Function, event: &Event, state: &mut State, seed: u64) -> RecordedRun {
+    let mut recorder = Recorder::new(state, 1 << 30);
+    let run = function.run(event, &mut recorder, seed);
+    let (reads, complete) = recorder.finish();
+    let result = RunResult::of(function, &run).unwrap();
+    RecordedRun { partition: event.device.to_string(), event: event.clone(), seed, reads, complete, result }
 }
 
 pub(crate) fn effects(run: Run) -> Effects {

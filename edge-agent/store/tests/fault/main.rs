@@ -85,6 +85,7 @@ impl Content {
             kind: DeadKind::Failed,
             reason: "no".into(),
             detail: String::new(),
+            run: None,
         };
         let mut writes = vec![
             outcome(Some(("d".into(), vec![number; 33])), OutcomeResult::Effects(effects)),

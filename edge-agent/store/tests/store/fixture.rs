@@ -5,9 +5,9 @@ use std::path::Path;
 use agent_core::StateValue;
 use agent_core::effect::{Effect, Effects, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind, Identity};
-use agent_store::{Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Reader, Store, Write};
+use agent_store::{Dead, DeadKind, FailedRun, FunctionId, Outcome, OutcomeResult, Reader, Store, Write};
 use rusqlite::Connection;
-use sync_protocol::dead::{Letter, LetterEvent, LetterIdentity, Note, Payload, What};
+use sync_protocol::dead::{Letter, LetterEvent, LetterIdentity, LetterRun, Note, Payload, What};
 use sync_protocol::records::{Class, Entry, Stamp, StoreEpoch};
 use tempfile::TempDir;
 
@@ -118,6 +118,12 @@ pub(crate) fn dead() -> Dead {
         kind: DeadKind::Trapped,
         reason: "function mean: out of fuel".into(),
         detail: "at mean::handle".into(),
+        run: Some(Box::new(FailedRun {
+            fuel: 900,
+            memory_bytes: 65_536,
+            backtrace: vec!["mean::add".into(), "edge_handle".into()],
+            recording: vec![1, 255],
+        })),
     }
 }
 
@@ -130,6 +136,12 @@ pub(crate) fn told(epoch: StoreEpoch, letter: u64) -> Vec<u8> {
         kind: "trapped".into(),
         reason: "function mean: out of fuel".into(),
         detail: "at mean::handle".into(),
+        run: Some(LetterRun {
+            fuel: 900,
+            memory_bytes: 65_536,
+            backtrace: vec!["mean::add".into(), "edge_handle".into()],
+            recording: "01ff".into(),
+        }),
         event: LetterEvent {
             kind: "mqtt".into(),
             device: "pump-7".into(),
