@@ -37,10 +37,15 @@ impl Collector {
         Ok(Self { stream, thread, arrived, count })
     }
 
+    /// How many have come.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
     /// Waits until so many have come, and gives what came, in order.
     pub(super) fn finish(self, expected: usize, deadline: Duration) -> Result<Arrived> {
         wait_until("the results of all events", deadline, || {
-            let found = self.count.load(Ordering::Acquire);
+            let found = self.count();
             ensure!(found >= expected || self.thread.is_finished(), "{found} of {expected} came");
             Ok(())
         })?;

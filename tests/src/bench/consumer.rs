@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rusqlite::OpenFlags;
 
+use super::collect::Collector;
 use super::flood::Flood;
 use super::{Settings, gateway};
 use crate::{Inlet, Mosquitto, Process, Sessions, System, World, binary, wait_until};
@@ -19,6 +20,9 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// How the broker is told to be fast, for everybody: by its documentation, 20 messages without an acknowledgement are its
 /// default, 0 lifts that; and small packets go out at once.
 const BROKER: &str = "max_inflight_messages 0\nset_tcp_nodelay true\n";
+
+/// What the results are published under.
+pub(super) const RESULTS: &str = "results/#";
 
 /// A mosquitto that keeps nothing on disk and is told to be fast.
 pub(super) fn mosquitto(world: &World) -> Result<Mosquitto> {
@@ -31,6 +35,8 @@ pub(super) enum Which {
     Agent,
     Rust,
     NodeRed,
+    /// Keeps nothing, and only publishes.
+    NodeRedMemory,
     Python,
 }
 
@@ -40,6 +46,7 @@ impl Which {
             Self::Agent => "agent",
             Self::Rust => "hand-written Rust",
             Self::NodeRed => "Node-RED, SQLite WAL",
+            Self::NodeRedMemory => "Node-RED, not durable",
             Self::Python => "Python, SQLite FULL",
         }
     }
@@ -48,7 +55,7 @@ impl Which {
     pub(super) fn lacks(self, settings: &Settings) -> Option<String> {
         let program = match self {
             Self::Agent | Self::Rust => return None,
-            Self::NodeRed => settings.node_red().join("node_modules/node-red/red.js"),
+            Self::NodeRed | Self::NodeRedMemory => settings.node_red().join("node_modules/node-red/red.js"),
             Self::Python => settings.python().join("paho"),
         };
         (!program.exists()).then(|| format!("{} is not installed ({} is missing)", self.name(), program.display()))
@@ -66,6 +73,8 @@ pub(super) struct Consumer {
 enum Kind {
     Agent(Box<System>),
     Peer { process: Process, database: PathBuf },
+    // Nobody can see what it handled but in what it publishes.
+    Forgetful { process: Process, results: Collector },
 }
 
 impl Consumer {
@@ -106,11 +115,22 @@ impl Consumer {
                 command.arg(&database).args(publish.then_some("--publish"));
                 command
             }
-            Which::NodeRed => node_red(settings, world, &port, &database, publish)?,
+            Which::NodeRed => {
+                let outputs: &[&str] = if publish { &["store", "publish"] } else { &["store"] };
+                node_red(settings, world, &port, &database, outputs)?
+            }
+            Which::NodeRedMemory => node_red(settings, world, &port, &database, &["publish"])?,
         };
         command.current_dir(world.path(""));
         let process = Process::start("consumer", command, &world.logs())?;
-        Ok((broker, Kind::Peer { process, database }))
+        let kind = match which {
+            Which::NodeRedMemory => {
+                let results = Collector::start(broker.address(), &[RESULTS], "bench-counter")?;
+                Kind::Forgetful { process, results }
+            }
+            _ => Kind::Peer { process, database },
+        };
+        Ok((broker, kind))
     }
 
     /// Events whose results are on disk, as far as others can see.
@@ -118,6 +138,7 @@ impl Consumer {
         match &self.kind {
             Kind::Agent(system) => Ok(system.gateway.status()?.events.handled),
             Kind::Peer { database, .. } => rows(database),
+            Kind::Forgetful { results, .. } => Ok(results.count() as u64),
         }
     }
 
@@ -134,7 +155,7 @@ impl Consumer {
     fn process(&self) -> Result<&Process> {
         match &self.kind {
             Kind::Agent(system) => system.gateway.agent(),
-            Kind::Peer { process, .. } => Ok(process),
+            Kind::Peer { process, .. } | Kind::Forgetful { process, .. } => Ok(process),
         }
     }
 
@@ -198,9 +219,8 @@ fn node_red(settings: &Settings, world: &World, port: &str, database: &Path, pub
     let folder = world.path("node-red");
     std::fs::create_dir(&folder)?;
     let flow = std::fs::read_to_string(peers().join("node-red.json"))?;
-    let outputs = if publish { r#"["store", "publish"]"# } else { r#"["store"]"# };
     let flow = flow.replace("@PORT@", port).replace("@DATABASE@", &database.display().to_string());
-    let flow = flow.replace("\"@OUTPUTS@\"", outputs);
+    let flow = flow.replace("\"@OUTPUTS@\"", &serde_json::to_string(outputs)?);
     world.write("node-red/flows.json", flow)?;
     world.write("node-red/package.json", r#"{"name":"bench","version":"1.0.0","dependencies":{}}"#)?;
     let without_editor =

@@ -127,6 +127,12 @@ impl Row {
         self
     }
 
+    /// Says that the goal was missed by so much that there may be no value, and how.
+    #[must_use]
+    pub fn missed(self, how: impl Into<String>) -> Self {
+        Self { met: Some(false), ..self }.note(how)
+    }
+
     /// Adds a word.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {

@@ -6,7 +6,7 @@
 //! acknowledgement on the same connection, so whoever is acknowledged is also published.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -14,7 +14,7 @@ use rumqttc::{Client, Connection, Event, Incoming, MqttOptions, NetworkOptions, 
 use rusqlite::{Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-/// Most readings of one transaction, and of those that wait for the next.
+/// Most readings of one transaction.
 const GROUP: usize = 4_096;
 
 /// Publishes of which the broker has not answered. The more there are, the fewer wake-ups.
@@ -59,7 +59,8 @@ fn main() -> Result<()> {
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     connection.eventloop.set_network_options(network);
-    let (sender, received) = sync_channel(GROUP);
+    // Without a bound: if reading waited for the writer, and the writer for its requests to be read, both would for ever.
+    let (sender, received) = channel();
     let subscriber = client.clone();
     let writer = std::thread::spawn(move || write(&data, publish, &client, &received));
     poll(&mut connection, &subscriber, &sender)?;
@@ -67,7 +68,7 @@ fn main() -> Result<()> {
     writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?
 }
 
-fn poll(connection: &mut Connection, client: &Client, writer: &SyncSender<Publish>) -> Result<()> {
+fn poll(connection: &mut Connection, client: &Client, writer: &Sender<Publish>) -> Result<()> {
     for event in connection.iter() {
         match event.context("the connection to the broker")? {
             Event::Incoming(Incoming::ConnAck(_)) => client.subscribe("sensors/+/temperature", QoS::AtLeastOnce)?,
