@@ -214,7 +214,7 @@ fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
-fn node_red(settings: &Settings, world: &World, port: &str, database: &Path, publish: bool) -> Result<Command> {
+fn node_red(settings: &Settings, world: &World, port: &str, database: &Path, outputs: &[&str]) -> Result<Command> {
     let modules = settings.node_red().join("node_modules");
     let folder = world.path("node-red");
     std::fs::create_dir(&folder)?;

@@ -74,9 +74,7 @@ fn poll(connection: &mut Connection, client: &Client, writer: &Sender<Publish>) 
             Event::Incoming(Incoming::ConnAck(_)) => client.subscribe("sensors/+/temperature", QoS::AtLeastOnce)?,
             Event::Incoming(Incoming::Publish(publish)) => {
                 // If the writer has ended, it says why.
-                if writer.send(publish).is_err() {
-                    break;
-                }
+                let Ok(()) = writer.send(publish) else { break };
             }
             _ => {}
         }
