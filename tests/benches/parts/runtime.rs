@@ -54,6 +54,10 @@ impl Reads for Memory {
     fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(None)
     }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(0)
+    }
 }
 
 /// Store, instance, event, handler, and dropping it all.
@@ -106,7 +110,7 @@ fn source(module: &str) -> (Spec, Vec<u8>) {
     let permissions = Permissions {
         streams: vec![StreamPattern::new("*").expect("a pattern")],
         publish: vec![Filter::new("#").expect("a filter")],
-        queues: Vec::new(),
+        ..Permissions::default()
     };
     (Spec { name: "module".to_owned(), permissions, ..Spec::default() }, wat::parse_str(text).expect("a module"))
 }

@@ -57,7 +57,7 @@ impl Outcomes {
             },
             stamp: Stamp { wall_us: number, monotonic_us: number, boot: 1, synchronised: true },
             result: OutcomeResult::Effects(vec![
-                Effect::StatePut { key: b"mean".to_vec(), value: number.to_le_bytes().repeat(8) },
+                Effect::StatePut { key: b"mean".to_vec(), value: number.to_le_bytes().repeat(8), ttl_s: None },
                 Effect::Emit { stream: "means".into(), body: vec![number as u8; 200], priority: Priority::Normal },
             ]),
         })

@@ -42,7 +42,7 @@ fn main() -> Fallible {
         "route" => (0..events + WARM_UP).try_for_each(|number| way.route(&event(number)).map(drop)),
         "run" => (0..events + WARM_UP).try_for_each(|number| way.run(&event(number), number).map(drop)),
         "commit" => {
-            let effects = way.run(&event(0), 0)?;
+            let (effects, _) = way.run(&event(0), 0)?;
             for number in 0..events + WARM_UP {
                 way.write(event(number), None, effects.clone())?;
             }
@@ -76,6 +76,10 @@ impl Reads for Nothing {
 
     fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(None)
+    }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(0)
     }
 }
 
@@ -111,9 +115,11 @@ impl Way {
         }
     }
 
-    fn run(&self, event: &Event, seed: u64) -> Fallible<Effects> {
-        match self.function.run(event, &mut Nothing, seed).outcome {
-            Outcome::Done(effects) => Ok(effects),
+    // What is to be done, and the fuel that it took to find out.
+    fn run(&self, event: &Event, seed: u64) -> Fallible<(Effects, u64)> {
+        let run = self.function.run(event, &mut Nothing, seed);
+        match run.outcome {
+            Outcome::Done(effects) => Ok((effects, run.fuel)),
             Outcome::Failed(trap) => Err(trap.into()),
             Outcome::Abandoned(error) => Err(error.into()),
         }
@@ -154,11 +160,11 @@ impl Way {
         if memory.seen(&identity.source).is_none() {
             memory.set_seen(&identity.source, Seen::default());
         }
-        let effects = self.run(&event, number)?;
+        let (effects, fuel) = self.run(&event, number)?;
         let seen = memory.seen(&identity.source).ok_or("the lane forgot a source")?;
         seen.mark(&identity, event.content());
         let seen = (identity.source.clone(), seen.to_bytes());
-        self.lanes.done(turn.lane, turn.memory);
+        self.lanes.done(turn.lane, turn.memory, fuel);
         *self.ran.entry(turn.lane).or_default() += 1;
         self.write(event, Some(seen), effects)
     }

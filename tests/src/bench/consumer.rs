@@ -51,6 +51,17 @@ impl Which {
         }
     }
 
+    /// As part of a row's name.
+    pub(super) fn short(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Rust => "rust",
+            Self::NodeRed => "node-red",
+            Self::NodeRedMemory => "node-red-not-durable",
+            Self::Python => "python",
+        }
+    }
+
     /// Why it is not to be had here, if it is not.
     pub(super) fn lacks(self, settings: &Settings) -> Option<String> {
         let program = match self {

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
+use std::os::unix::fs::FileExt as _;
 use std::thread;
 
 use anyhow::{Result, ensure};
@@ -19,8 +20,9 @@ use crate::{Inlet, System, World, backlog};
 /// Events a second.
 const RATE: f64 = 200.0;
 
-/// Bytes of one fsync: a page of SQLite's log with its header.
+/// Bytes of one fsync, a page of SQLite's log with its header, and how many fit into the log before it is begun anew.
 const PAGE: usize = 4_096 + 24;
+const PAGES: u64 = 1_000;
 
 /// The device that is measured, which no flood has.
 const DEVICE: usize = 7_777;
@@ -90,7 +92,8 @@ pub(super) fn run(settings: &Settings, results: &mut Results) -> Result<()> {
     pair(results, "latency/outside-broker", &outside, "raw round trip + fsync", &floor, Some(2.0));
     pair(results, "latency/own-broker", &own, "raw round trip + fsync", &floor, Some(2.0));
     for (which, quantiles) in &peers {
-        pair(results, "latency/outside-broker", &outside, which.name(), quantiles, None);
+        let name = format!("latency/outside-broker/{}", which.short());
+        pair(results, &name, &outside, which.name(), quantiles, None);
     }
     let alone = "the same, alone";
     results.push(
@@ -143,8 +146,13 @@ fn one_sync(count: usize) -> Result<Latencies> {
     let world = World::new()?;
     let mut file = File::create(world.path("file"))?;
     let page = [7; PAGE];
+    // As in SQLite's log, what is written over is there already: a file that grows would take longer.
+    file.write_all(&page.repeat(PAGES as usize))?;
+    file.sync_all()?;
+    let mut written = 0;
     pace::at_rate(RATE, count, || {
-        file.write_all(&page)?;
+        file.write_all_at(&page, written % PAGES * PAGE as u64)?;
+        written += 1;
         Ok(file.sync_data()?)
     })
 }

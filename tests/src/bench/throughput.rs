@@ -70,7 +70,7 @@ fn rows(
     };
     let rates = of(Which::Agent, |turn| turn.rate);
     for (which, goal) in goals {
-        let row = Row::new(format!("{name}/{}", short(*which)), rates.clone(), "events/s");
+        let row = Row::new(format!("{name}/{}", which.short()), rates.clone(), "events/s");
         let row = row.against(which.name(), &of(*which, |turn| turn.rate)).goal(*goal);
         results.push(row.note(which.lacks(settings).unwrap_or_default()));
     }
@@ -79,7 +79,7 @@ fn rows(
         ("memory", "MiB at most", |turn| turn.memory),
     ] {
         for (which, _) in goals.iter().filter(|(which, _)| which.lacks(settings).is_none()) {
-            let row = Row::new(format!("{name}/{what}/{}", short(*which)), of(Which::Agent, value), unit);
+            let row = Row::new(format!("{name}/{what}/{}", which.short()), of(Which::Agent, value), unit);
             results.push(row.against(which.name(), &of(*which, value)));
         }
     }
@@ -89,16 +89,6 @@ fn rows(
     });
     results.charts.push(Chart::bars(name, title, "events/s", bars.collect()));
     Ok(())
-}
-
-fn short(which: Which) -> &'static str {
-    match which {
-        Which::Agent => "agent",
-        Which::Rust => "rust",
-        Which::NodeRed => "node-red",
-        Which::NodeRedMemory => "node-red-not-durable",
-        Which::Python => "python",
-    }
 }
 
 fn measure(settings: &Settings, which: Which, publish: bool) -> Result<Turn> {
