@@ -80,15 +80,15 @@ fn measure_in(world: &World, waiting: u64, starts: usize) -> Result<Figures> {
     // A slow machine may deliver a thousand records a second.
     gateway.wait_until_drained(DEADLINE + Duration::from_millis(waiting))?;
     let drain = begun.elapsed();
-    let peak = gateway.peak_memory()?;
+    let peak = gateway.agent()?.peak_memory()?;
     let stats = cloud.stats()?.records;
     let (stored, missing) = (stats.stored, stats.missing);
     ensure!(stored == expected && missing == 0, "{stored} of {expected} records arrived, {missing} are missing");
     Ok(Figures { start: median(until_started), first_event: median(until_acknowledged), peak, drain })
 }
 
-// What the function would have emitted meanwhile.
-fn fill(world: &World, waiting: u64) -> Result<()> {
+/// What the function would have emitted meanwhile, in the store of an agent that does not run.
+pub(crate) fn fill(world: &World, waiting: u64) -> Result<()> {
     let mut store = Store::open(&world.path("gateway/store"))?;
     let function = store.function(FUNCTION)?;
     let outcome = |number: u64| {

@@ -17,8 +17,21 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// It has not been built.
 pub fn function(name: &str) -> Result<PathBuf> {
+    built(target()?.join("functions").join(format!("{name}.wasm")))
+}
+
+/// The module of a function in Rust, as it was before it was packed.
+///
+/// # Errors
+/// It has not been built.
+pub fn module(name: &str) -> Result<PathBuf> {
+    built(target()?.join("wasm32-unknown-unknown/release").join(format!("{}.wasm", name.replace('-', "_"))))
+}
+
+// The folder that all that cargo builds is in.
+fn target() -> Result<PathBuf> {
     let folder = folder()?;
-    built(folder.parent().unwrap_or(&folder).join("functions").join(format!("{name}.wasm")))
+    Ok(folder.parent().unwrap_or(&folder).to_owned())
 }
 
 fn built(path: PathBuf) -> Result<PathBuf> {

@@ -218,15 +218,23 @@ impl Gateway {
     /// # Errors
     /// It does not.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(binary("edge-agent")?);
-        command.arg("run").arg("--config").arg(&self.config);
-        let mut process = Process::start(&self.name, command, &self.logs)?;
+        self.launch()?;
         wait_until(&format!("{} to start", self.name), STARTS, || {
-            ensure!(process.ended().is_none(), "it ended");
+            ensure!(self.process.as_mut().is_some_and(|process| process.ended().is_none()), "it ended");
             self.status()?;
             TcpStream::connect(self.broker()).context("its broker does not listen")
         })?;
-        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Starts the agent, and waits for nothing.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn launch(&mut self) -> Result<()> {
+        let mut command = Command::new(binary("edge-agent")?);
+        command.arg("run").arg("--config").arg(&self.config);
+        self.process = Some(Process::start(&self.name, command, &self.logs)?);
         Ok(())
     }
 
@@ -245,13 +253,12 @@ impl Gateway {
         process.wait(deadline)
     }
 
-    /// How many bytes of memory the agent had resident at most, since it was started.
+    /// The agent.
     ///
     /// # Errors
     /// It does not run.
-    pub fn peak_memory(&self) -> Result<u64> {
-        let process = self.process.as_ref().with_context(|| format!("the agent of {} does not run", self.name))?;
-        process.peak_memory()
+    pub fn agent(&self) -> Result<&Process> {
+        self.process.as_ref().with_context(|| format!("the agent of {} does not run", self.name))
     }
 
     /// How it is.

@@ -4,11 +4,12 @@
 //! [`Gateway`] (the agent), [`Device`]s, a [`Link`] that can be cut, an outside broker ([`Mosquitto`]); [`Edgectl`]
 //! does what an operator does; [`System`] is the usual house of them. [`oracle`] judges what became of every event.
 //! [`crash`] kills all of it, [`chaos`] gives it a bad network, [`backlog`] leaves it alone
-//! for very long, and [`simulation`] tries the sync protocol in virtual time.
+//! for very long, [`simulation`] tries the sync protocol in virtual time, and [`bench`] measures it beside its peers.
 //!
 //! The binaries and the packed functions must have been built: `cargo xtask test` does, and so does `cargo xtask demo`.
 
 pub mod backlog;
+pub mod bench;
 mod binaries;
 pub mod chaos;
 mod cloud;
@@ -32,7 +33,7 @@ mod wait;
 mod witness;
 mod world;
 
-pub use binaries::{binary, function};
+pub use binaries::{binary, function, module};
 pub use cloud::{Cloud, Record};
 pub use device::{Device, Progress, Replay, Summary};
 pub use edgectl::Edgectl;

@@ -1,9 +1,11 @@
 //! A connection that can be cut.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -16,6 +18,7 @@ pub struct Link {
     port: Port,
     to: SocketAddr,
     passage: Mutex<Option<JoinSet<()>>>,
+    passed: Arc<AtomicU64>,
     runtime: Runtime,
 }
 
@@ -26,7 +29,7 @@ impl Link {
     /// It cannot listen.
     pub fn to(to: SocketAddr) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let link = Self { port: Port::free()?, to, passage: Mutex::default(), runtime };
+        let link = Self { port: Port::free()?, to, passage: Mutex::default(), passed: Arc::default(), runtime };
         link.restore()?;
         Ok(link)
     }
@@ -54,10 +57,15 @@ impl Link {
             let listener = self.runtime.block_on(TcpListener::bind(address));
             let listener = listener.with_context(|| format!("the link cannot listen on {address}"))?;
             let mut tasks = JoinSet::new();
-            tasks.spawn_on(accept(listener, self.to), self.runtime.handle());
+            tasks.spawn_on(accept(listener, self.to, self.passed.clone()), self.runtime.handle());
             *passage = Some(tasks);
         }
         Ok(())
+    }
+
+    /// How many bytes have passed, both ways together.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
 
     /// Whether it is whole.
@@ -71,24 +79,44 @@ impl Link {
 }
 
 // When this is aborted, all its connections are, with it.
-async fn accept(listener: TcpListener, to: SocketAddr) {
+async fn accept(listener: TcpListener, to: SocketAddr, passed: Arc<AtomicU64>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => if let Ok((near, _)) = accepted {
-                connections.spawn(pass(near, to));
+                connections.spawn(pass(near, to, passed.clone()));
             },
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn pass(near: TcpStream, to: SocketAddr) {
+async fn pass(near: TcpStream, to: SocketAddr, passed: Arc<AtomicU64>) {
     let Ok(far) = TcpStream::connect(to).await else { return };
     let mut both = Pair { near, far, ended: false };
+    let Pair { near, far, .. } = &mut both;
+    let ((mut from_near, mut to_near), (mut from_far, mut to_far)) = (near.split(), far.split());
     // An error of one side ends the other.
-    let _ = tokio::io::copy_bidirectional(&mut both.near, &mut both.far).await;
+    let _ =
+        tokio::try_join!(one_way(&mut from_near, &mut to_far, &passed), one_way(&mut from_far, &mut to_near, &passed));
     both.ended = true;
+}
+
+async fn one_way(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    passed: &AtomicU64,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return to.shutdown().await,
+            read => {
+                to.write_all(&buffer[..read]).await?;
+                passed.fetch_add(read as u64, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 // Two ends of a connection. Dropped before it ended by itself, it is reset, as by a router that forgot it.
@@ -153,5 +181,6 @@ mod tests {
         far.read_to_end(&mut received).unwrap();
         writer.join().unwrap();
         assert!(received == sent);
+        assert_eq!(link.passed(), 1 << 20);
     }
 }

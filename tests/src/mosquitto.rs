@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cloud::STARTS;
 use crate::{Port, Process, World, wait_until};
@@ -35,6 +35,14 @@ impl Mosquitto {
     /// # Errors
     /// It is installed and does not start.
     pub fn start(world: &World, sessions: Sessions) -> Result<Option<Self>> {
+        Self::start_with(world, sessions, "")
+    }
+
+    /// The same, with these lines at the end of its configuration.
+    ///
+    /// # Errors
+    /// It is installed and does not start.
+    pub fn start_with(world: &World, sessions: Sessions, settings: &str) -> Result<Option<Self>> {
         let installed = Command::new("mosquitto").arg("-h").output();
         if installed.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Ok(None);
@@ -50,7 +58,7 @@ impl Mosquitto {
         let config = format!(
             // Started by root it would become another user, who may not write here.
             "user root\nlistener {} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\n{persistence}\n\
-             persistence_location {}/\nmax_queued_messages 0\n",
+             persistence_location {}/\nmax_queued_messages 0\n{settings}",
             port.address().port(),
             data.display()
         );
@@ -63,6 +71,14 @@ impl Mosquitto {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("mosquitto does not run")
     }
 
     /// Starts it again, after it was stopped or killed.

@@ -73,11 +73,38 @@ impl Process {
     /// # Errors
     /// It is gone.
     pub fn peak_memory(&self) -> Result<u64> {
+        self.memory_as("VmHWM:")
+    }
+
+    /// How many bytes of memory it has resident.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn memory(&self) -> Result<u64> {
+        self.memory_as("VmRSS:")
+    }
+
+    // By a line of proc_pid_status(5).
+    fn memory_as(&self, name: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        let peak: u64 = peak.with_context(|| format!("{path} does not tell the peak of {}", self.name))?.parse()?;
-        Ok(peak * 1024)
+        let found = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+        let found: u64 = found.with_context(|| format!("{path} does not tell {name} of {}", self.name))?.parse()?;
+        Ok(found * 1024)
+    }
+
+    /// How long processors worked for it, in user and in kernel mode, exact to 10 ms.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // proc_pid_stat(5). Behind the name, which may hold anything, come fields 3 and on; utime and stime are 14 and 15.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<_, _>>()?;
+        // USER_HZ is 100 on every architecture that we know.
+        Ok(Duration::from_millis(ticks * 10))
     }
 
     /// How it ended, if it did.

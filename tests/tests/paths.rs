@@ -3,8 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PAGES: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/abi.md", "docs/functions.md", "docs/guarantees.md"];
+const PAGES: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/abi.md",
+    "docs/functions.md",
+    "docs/guarantees.md",
+    "docs/performance.md",
+];
 
 /// What has a slash in it and is no path of the project: topics, media types, and what a build makes.
 const NO_PATHS: [&str; 8] =

@@ -115,11 +115,14 @@ fn c() -> Outcome<Option<Command>> {
 
 // ---- Zig: a wheel of PyPI that holds the compiler. ----
 
-fn zig() -> Outcome<Option<Command>> {
+/// The compiler, if it is there; it compiles C, too.
+pub(crate) fn zig_program() -> Outcome<Option<PathBuf>> {
     let program = toolchain("ziglang", ZIG)?.join("ziglang/zig");
-    if !program.is_file() {
-        return Ok(None);
-    }
+    Ok(program.is_file().then_some(program))
+}
+
+fn zig() -> Outcome<Option<Command>> {
+    let Some(program) = zig_program()? else { return Ok(None) };
     let mut zig = cargo::command(program);
     let cache = target_dir()?.join("toolchains/zig-cache");
     zig.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache);

@@ -1,10 +1,14 @@
 //! The project's own commands: `cargo xtask COMMAND`. No dependencies, so that the first of them starts at once.
 
+mod bench;
 mod cargo;
+mod count;
 mod crash;
+mod cross;
 mod demo;
 mod functions;
 mod languages;
+mod peers;
 mod report;
 mod setup;
 mod test;
@@ -20,7 +24,7 @@ struct Command {
     run: fn(&[String]) -> Outcome,
 }
 
-const COMMANDS: [Command; 8] = [
+const COMMANDS: [Command; 9] = [
     Command {
         name: "demo",
         summary: "builds and runs the whole system on a recording of a real sensor, in about a minute",
@@ -56,6 +60,12 @@ const COMMANDS: [Command; 8] = [
         summary: "runs the sync protocol over a hostile link in virtual time, and looks for what is lost or doubled",
         help: crash::SIMULATE_HELP,
         run: crash::simulate,
+    },
+    Command {
+        name: "bench",
+        summary: "measures what the system costs, beside what its peers cost on this machine",
+        help: bench::HELP,
+        run: bench::run,
     },
     Command {
         name: "functions",
@@ -135,6 +145,9 @@ mod tests {
         assert!(refused(&["demo", "--data"]).contains("wants a file"));
         assert!(refused(&["demo", "--keep", "--data", "Cargo.toml"]).contains("belong together"));
         assert!(refused(&["demo", "--data", "no.csv", "--windows", "no.json"]).contains("no.csv"));
+        assert!(refused(&["bench", "--fast"]).contains("\"--fast\""));
+        assert!(refused(&["bench", "--quick", "--runs", "0"]).contains("--runs wants"));
+        assert!(refused(&["bench", "--only", "--quick"]).contains("--only wants"));
         assert!(refused(&["functions", "--fast"]).contains("\"--fast\""));
         assert!(refused(&["crash", "--kill", "3"]).contains("\"--kill\""));
         assert!(refused(&["crash", "--kills", "3", "--seed"]).contains("--seed wants"));

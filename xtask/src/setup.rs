@@ -17,11 +17,12 @@ Installs what the other commands need and this machine lacks:
   thumbv7m-none-eabi      by `rustup target add`: a microcontroller, what the device SDK must build for (test)
   mosquitto               by apt-get, as root or where sudo asks for no password: a second MQTT broker to test with (test)
   strace                  by apt-get likewise: kills a program at its system calls (crash, test)
+  valgrind                by apt-get likewise: counts the instructions of an event (test)
   clang, lld              by apt-get likewise: compile functions in C (functions, test)
   ziglang                 by pip, into the target directory: compiles functions in Zig (functions, test)
   assemblyscript          by npm, into the target directory: compiles functions in AssemblyScript (functions, test)
 
-What it cannot install it names, with the command that does. Without mosquitto and strace the tests that need them are
+What it cannot install it names, with the command that does. Without mosquitto, strace and valgrind what needs them is
 skipped, with a word, and so is a language whose compiler is missing; where the variable CI is \"true\", their absence is an
 error.
 ";
@@ -32,7 +33,7 @@ pub(crate) const WASM: &str = "wasm32-unknown-unknown";
 pub(crate) const BARE: &str = "thumbv7m-none-eabi";
 
 /// Debian packages that the tests use, each with the program that shows that it is there.
-const PACKAGES: [(&str, &str); 2] = [("mosquitto", "mosquitto"), ("strace", "strace")];
+const PACKAGES: [(&str, &str); 3] = [("mosquitto", "mosquitto"), ("strace", "strace"), ("valgrind", "valgrind")];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments(arguments)?;
@@ -58,7 +59,8 @@ pub(crate) fn wasm() -> Outcome {
     target(WASM)
 }
 
-fn target(name: &str) -> Outcome {
+/// A target of Rust, added if it is missing.
+pub(crate) fn target(name: &str) -> Outcome {
     if is_installed(name)? {
         return Ok(());
     }
@@ -102,7 +104,7 @@ fn packages() -> Outcome {
     }
     let by_hand = format!("apt-get install {missing}");
     let what = format!("{missing} could not be installed; to do it by hand: {by_hand} (Debian; as root)");
-    lacking(&what, "Tests that need it are skipped")
+    lacking(&what, "What needs it is skipped")
 }
 
 /// Installs those of these packages whose program is missing, where it may; answers the names of what is missing still.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::cargo::{self, cargo, run as run_program, works};
 use crate::report::{Failure, Outcome, say, step};
-use crate::{functions, setup};
+use crate::{count, functions, setup};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [--only STEP[,STEP…]]
@@ -17,6 +17,7 @@ Checks everything, in this order:
   bare       the crates that must do without an operating system build for a microcontroller
   build      everything, tests too
   functions  the example functions, compiled to WebAssembly, packed, and tested with their fixtures
+  count      the instructions of an event, by callgrind: no part of its way may take a tenth more than its budget
   deny       licences and advisories of dependencies, where cargo-deny is installed
   doc        the documentation's links, and the examples in it
   run        all other tests, those of the whole system too: real programs, real sockets. By cargo-nextest where it is
@@ -32,13 +33,14 @@ struct Step {
     run: fn() -> Outcome,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "setup", run: setup::all },
     Step { name: "format", run: format },
     Step { name: "lint", run: lint },
     Step { name: "bare", run: bare },
     Step { name: "build", run: || cargo::build(cargo::ALL_TARGETS) },
     Step { name: "functions", run: functions::pack },
+    Step { name: "count", run: count::count },
     Step { name: "deny", run: deny },
     Step { name: "doc", run: doc },
     // The last one: what is printed last is the test runner's summary.

@@ -27,7 +27,7 @@ const OUTERMOST: usize = 8;
 /// Longest name that is shown, in bytes; longer ones are cut.
 pub const MAX_NAME_BYTES: usize = 120;
 
-/// Calls of a run that are followed; some 60 nanoseconds each.
+/// Calls of a run that are followed.
 const MAX_CALLS: u64 = 1_000_000;
 
 /// Parameters of all functions together, each of which is an instruction more; what compilers make has a few each.
@@ -97,7 +97,7 @@ impl Function {
     /// and one for those left out. What there is to say of it stands in a last line in parentheses.
     ///
     /// Gives the function the event once more, with the same state and seed as when it trapped. Costs more than a run: at
-    /// the first trap of a function, the time of loading it; then some 60 nanoseconds for each of its calls.
+    /// the first trap of a function, the time of loading it; then a step out of the interpreter and back for each of its calls.
     pub fn backtrace(&self, event: &Event, reads: &mut dyn Reads, seed: u64, trapped: &Trap) -> Vec<String> {
         let traced = match self.traced() {
             Ok(traced) => traced,
