@@ -37,6 +37,8 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::worker;
 use crate::pipeline::writer::{self, End, Wakers};
 use crate::plan::Version;
+use crate::requests::Requests;
+use crate::requests::client::Client;
 use crate::triggers;
 use crate::triggers::queue::Queues;
 use crate::triggers::schedule::Schedules;
@@ -98,7 +100,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let reader = || store.reader();
     let (dispatch_reader, status_reader, report_reader) = (reader()?, reader()?, reader()?);
     let (uplink_reader, keeper_reader) = (reader()?, reader()?);
-    let (queue_reader, schedule_reader) = (reader()?, reader()?);
+    let (queue_reader, schedule_reader, request_reader) = (reader()?, reader()?, reader()?);
     let metered = store.reader()?.metered()?;
     let worker_readers = (0..config.gateway.workers).map(|_| reader()).collect::<Result<Vec<_>, _>>()?;
 
@@ -193,6 +195,16 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     tasks.spawn(queues.run());
     let schedules = Schedules { reader: schedule_reader, writer: sender.clone(), pipeline: pipeline.clone() };
     tasks.spawn(schedules.run());
+    let client = Client::new(config.requests).context("cannot set up TLS for the requests of functions")?;
+    let requests = Requests {
+        reader: request_reader,
+        epoch,
+        writer: sender.clone(),
+        wakers: wakers.clone(),
+        pipeline: pipeline.clone(),
+        client: Arc::new(client),
+    };
+    tasks.spawn(requests.run());
     if let Some(http) = config.http {
         let address = http.address;
         let listener = triggers::http::bind(address)

@@ -17,7 +17,10 @@ use crate::inlet::identity::{Entry, MAX_DEPTH, MAX_ENTRIES, Mapping, Place};
 
 mod access;
 mod outbox;
+mod requests;
 mod secrets;
+
+pub use requests::Requests;
 
 /// What an operator decided, checked: every value is within its range, and nothing contradicts anything else.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Config {
     pub http: Option<Http>,
     /// What only functions may know that name it.
     pub secrets: Secrets,
+    /// What functions may send requests to.
+    pub requests: Requests,
     /// Functions that are part of this gateway, not deployed to it.
     pub functions: Vec<LocalFunction>,
 }
@@ -199,6 +204,7 @@ impl Config {
             let status = root.table("status", |t| Some(t.optional("listen", address())));
             let http = root.optional_table("http", http);
             let secrets = root.table("secrets", |t| Some(secrets::secrets(t, base)));
+            let requests = root.table("requests", |t| Some(requests::read(t)));
             let functions = root.tables("function", 0..=1_000, |t| {
                 let path = t.required("path", text(1..=4_096));
                 let config = t.table("config", |t| {
@@ -216,6 +222,7 @@ impl Config {
                 status: status?,
                 http,
                 secrets: secrets?,
+                requests: requests?,
                 functions,
             })
         })

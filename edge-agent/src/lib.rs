@@ -20,6 +20,7 @@ pub mod link;
 pub mod meter;
 pub mod pipeline;
 pub mod plan;
+pub mod requests;
 pub mod status;
 pub mod triggers;
 pub mod uplink;

@@ -14,6 +14,7 @@ use sync_protocol::fleet::FunctionReport;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::limits;
 use crate::meter::Meter;
 use crate::pipeline::Pipeline;
 
@@ -44,6 +45,7 @@ struct Status {
     broker: Option<Broker>,
     dead_letters: u64,
     messages: u64,
+    requests: Requests,
     resets: u64,
     functions: Vec<Function>,
 }
@@ -74,6 +76,16 @@ struct Stream {
     name: String,
     waiting: u64,
     bytes: u64,
+}
+
+// HTTP requests of functions: those that have no answer yet, up to a bound; and since the agent started, every try, and how
+// they ended.
+#[derive(Serialize)]
+struct Requests {
+    waiting: u64,
+    sent: u64,
+    answered: u64,
+    failed: u64,
 }
 
 // What went over the link to the control plane in a calendar month (UTC).
@@ -135,7 +147,7 @@ async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static st
 }
 
 async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
-    let Counted { usage, states, dead_letters, messages } =
+    let Counted { usage, states, dead_letters, messages, requests } =
         read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let pipeline = &sources.pipeline;
     let counters = &pipeline.counters;
@@ -165,6 +177,12 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
         broker: sources.broker.get().map(|broker| self::broker(broker.stats())),
         dead_letters,
         messages,
+        requests: Requests {
+            waiting: requests,
+            sent: counters.requests_sent.get(),
+            answered: counters.requests_answered.get(),
+            failed: counters.requests_failed.get(),
+        },
         resets: counters.resets.get(),
         functions,
     }))
@@ -176,6 +194,7 @@ struct Counted {
     states: Vec<FunctionUsage>,
     dead_letters: u64,
     messages: u64,
+    requests: u64,
 }
 
 fn read(sources: &Sources) -> Result<Counted, agent_store::StoreError> {
@@ -186,6 +205,7 @@ fn read(sources: &Sources) -> Result<Counted, agent_store::StoreError> {
             states: reader.functions()?,
             dead_letters: reader.dead_letter_count()?,
             messages: reader.message_count()?,
+            requests: reader.request_count(limits::REQUESTS_COUNTED)?,
         })
     })
 }

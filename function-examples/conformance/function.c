@@ -48,6 +48,14 @@ static void respond(edge_bytes rest) {
     edge_respond(status, edge_made(&fields), rest);
 }
 
+static void request(edge_bytes rest) {
+    edge_text head = {0};
+    edge_bytes method = edge_cut(&rest, ' '), tag = edge_cut(&rest, ' '), url = edge_cut(&rest, ' ');
+    edge_add_field(&head, EDGE("method"), method);
+    edge_add_field(&head, EDGE("tag"), tag);
+    edge_request(url, edge_made(&head), rest);
+}
+
 static int32_t digit(edge_bytes word) { return word.len == 1 ? word.at[0] - '0' : -1; }
 
 static void obey(const edge_event *event, edge_bytes line) {
@@ -99,6 +107,8 @@ static void obey(const edge_event *event, edge_bytes line) {
         edge_enqueue(queue, rest, delay_ms);
     } else if (edge_same(command, EDGE("respond"))) {
         respond(rest);
+    } else if (edge_same(command, EDGE("request"))) {
+        request(rest);
     } else if (edge_same(command, EDGE("log"))) {
         int32_t level = digit(edge_cut(&rest, ' '));
         edge_log(level, rest);

@@ -56,6 +56,9 @@ function obey(event: edge.Event, line: string): void {
   } else if (command == "respond") {
     const status = words.number(), name = words.next(), value = words.next();
     edge.respond(status, edge.utf8(words.rest), [new edge.Field(name, value)]);
+  } else if (command == "request") {
+    const method = words.next(), tag = words.next(), url = words.next();
+    edge.request(url, edge.utf8(words.rest), [new edge.Field("method", method), new edge.Field("tag", tag)]);
   } else if (command == "log") {
     const level = words.number();
     edge.log(level, words.rest);

@@ -29,6 +29,7 @@ const Command = enum {
     publish,
     enqueue,
     respond,
+    request,
     log,
     logwith,
     twin,
@@ -88,6 +89,12 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
             const status = try number(u32, &rest);
             const field: edge.Field = .{ .name = cut(&rest, ' '), .value = cut(&rest, ' ') };
             try edge.respond(status, &.{field}, rest);
+        },
+        .request => {
+            const method = cut(&rest, ' ');
+            const tag = cut(&rest, ' ');
+            const url = cut(&rest, ' ');
+            try edge.request(url, &.{ .{ .name = "method", .value = method }, .{ .name = "tag", .value = tag } }, rest);
         },
         .log => {
             const level = try number(u2, &rest);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use function_abi::{ABSENT, Attributes, EVENT_ALIGN, LogLevel, Priority, PublishFlags};
 
-use crate::{Context, Event, Result};
+use crate::{Context, Event, Request, Result};
 
 mod imports {
     #[link(wasm_import_module = "edge_v1")]
@@ -31,6 +31,14 @@ mod imports {
         pub(super) fn enqueue(queue: *const u8, queue_len: usize, body: *const u8, body_len: usize, delay_ms: u32);
         pub(super) fn respond(status: u32, headers: *const u8, headers_len: usize, body: *const u8, body_len: usize);
         pub(super) fn twin_report(name: *const u8, name_len: usize, value: *const u8, value_len: usize);
+        pub(super) fn request(
+            url: *const u8,
+            url_len: usize,
+            head: *const u8,
+            head_len: usize,
+            body: *const u8,
+            body_len: usize,
+        );
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
         pub(super) fn log_with(level: i32, text: *const u8, text_len: usize, fields: *const u8, fields_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
@@ -110,6 +118,16 @@ impl Host {
     pub(crate) fn twin_report(&mut self, name: &str, value: &[u8]) {
         // SAFETY: the gateway only reads from the two live slices.
         unsafe { imports::twin_report(name.as_ptr(), name.len(), value.as_ptr(), value.len()) }
+    }
+
+    pub(crate) fn request(&mut self, request: Request) {
+        let Request { url, head, body } = request;
+        let head: Vec<(&str, &str)> = head.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let head = encode(&head);
+        // SAFETY: the gateway only reads from the three live slices.
+        unsafe {
+            imports::request(url.as_ptr(), url.len(), head.as_ptr(), head.len(), body.as_ptr(), body.len());
+        }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

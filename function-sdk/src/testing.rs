@@ -87,6 +87,8 @@ pub struct Run {
     pub enqueued: Vec<Enqueued>,
     /// Properties of the device that were reported, in order; none if the run failed.
     pub reported: Vec<Reported>,
+    /// HTTP requests, in order; none if the run failed.
+    pub requested: Vec<Requested>,
     /// The answer to an HTTP request; none if the function gave none, which is answered with 204, or if the run failed.
     pub response: Option<Response>,
     /// Log lines, also of a failed run.
@@ -144,6 +146,24 @@ pub struct Enqueued {
     pub body: Vec<u8>,
     /// How long it waits at least.
     pub delay_ms: u32,
+}
+
+/// An HTTP request that is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// The URL.
+    pub url: String,
+    /// What else was said: names with values, as `docs/abi.md` has them. See [`get`](Self::get).
+    pub head: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Requested {
+    /// What was said under this name, such as `method` or `header.content-type`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.head.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// The answer to an HTTP request.
@@ -295,6 +315,23 @@ impl Gateway {
         self.run(EventKind::Device, device, change.name(), &[], None, &[])
     }
 
+    /// Lets the answer to an HTTP request arrive: `gateway.answer("dev-1", "https://a.example/b", &[("status", "200")], "ok")`.
+    /// The attributes are those of [`EventKind::Answer`]; `request` and `attempts` need not be said.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn answer(&mut self, device: &str, url: &str, attributes: &[(&str, &str)], body: impl AsRef<[u8]>) -> Run {
+        let url = url.split('?').next().unwrap_or_default();
+        self.messages += 1;
+        let mut all: Vec<(String, String)> =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        for (name, value) in [("request", format!("{:016x}-{}", 1, self.messages)), ("attempts", "1".to_owned())] {
+            if !all.iter().any(|(known, _)| known == name) {
+                all.push((name.to_owned(), value));
+            }
+        }
+        all.push(("attempt".to_owned(), "1".to_owned()));
+        self.run(EventKind::Answer, device, url, body.as_ref(), None, &all)
+    }
+
     fn run(
         &mut self,
         kind: EventKind,
@@ -320,7 +357,8 @@ impl Gateway {
         let others = self.state.iter().filter(|(other, _)| **other != partition).flat_map(|(_, state)| state);
         let elsewhere = others.map(|(key, stored)| (key.len() + stored.value.len()) as u64).sum();
         let (texts, state) = ((self.resolved_config(), self.secrets.clone()), (state, elsewhere));
-        let mut host = Host::new(texts, state, limits, allow, self.random, event.time_us);
+        let name = self.manifest.as_ref().map(|manifest| manifest.name.clone()).unwrap_or_default();
+        let mut host = Host::new(name, texts, state, limits, allow, self.random, event.time_us);
 
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.handler)(&mut Context::new(event, &mut host))));
         let result = match outcome {
@@ -331,13 +369,14 @@ impl Gateway {
             }),
         };
         self.random = host.random;
-        let Host { logs, emitted, published, enqueued, reported, response, state, .. } = host;
+        let Host { logs, emitted, published, enqueued, reported, requested, response, state, .. } = host;
         if result.is_err() {
-            let (emitted, published, enqueued, reported) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            return Run { result, emitted, published, enqueued, reported, response: None, logs };
+            let (emitted, published, enqueued) = (Vec::new(), Vec::new(), Vec::new());
+            let (reported, requested) = (Vec::new(), Vec::new());
+            return Run { result, emitted, published, enqueued, reported, requested, response: None, logs };
         }
         self.state.insert(partition, state);
-        Run { result, emitted, published, enqueued, reported, response, logs }
+        Run { result, emitted, published, enqueued, reported, requested, response, logs }
     }
 
     /// A typed state value as the function would see it in the next event of this device and topic.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agent_core::effect::Response;
+use agent_core::effect::{Request, Response};
 use agent_core::{Effect, Event, Identity};
 use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Run, Secrets, TrapKind};
 use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
@@ -98,6 +98,19 @@ fn enqueue(delay_ms: u32, queue: &str, body: &str) -> Effect {
 fn respond(status: u16, (name, value): (&str, &str), body: &str) -> Effect {
     let headers = vec![(name.to_owned(), value.to_owned())];
     Effect::Respond(Response { status, headers, body: body.into() })
+}
+
+fn request(method: &str, tag: &str, url: &str, body: &str) -> Effect {
+    Effect::Request(Request {
+        url: url.to_owned(),
+        method: method.to_owned(),
+        headers: Vec::new(),
+        body: body.into(),
+        to: "conformance".to_owned(),
+        timeout_ms: 10_000,
+        tries: 5,
+        tag: Some(tag.to_owned()),
+    })
 }
 
 /// A new part of the contract is a command of the function, and a row here.
@@ -200,6 +213,10 @@ fn cases() -> Vec<Case> {
         ),
         done("respond 404 X-Why none no such pärt", [respond(404, ("x-why", "none"), "no such pärt")]),
         done("respond 599 x-empty  ", [respond(599, ("x-empty", ""), "")]),
+        done(
+            "request PUT täg https://a.example/x?y=1 a b\nrequest GET  http://a.example ",
+            [request("PUT", "täg", "https://a.example/x?y=1", "a b"), request("GET", "", "http://a.example", "")],
+        ),
         done("log 0 broken\nlog 1 odd\nlog 2 hello wörld\nlog 3 ", []).logs([
             (LogLevel::Error, "broken"),
             (LogLevel::Warn, "odd"),
@@ -216,6 +233,8 @@ fn cases() -> Vec<Case> {
         failed("secret other", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("twin owner x", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("twin net* x", TrapKind::BadArgument, "no control characters and no \"*\""),
+        failed("request GET t https://b.example x", TrapKind::NotAllowed, "with the port if that is not the scheme's"),
+        failed("request get t https://a.example x", TrapKind::BadArgument, "\"DELETE\", \"OPTIONS\""),
         failed("respond 99 a b c", TrapKind::BadArgument, "allowed is 200 to 599"),
         failed("respond 200 a: b c", TrapKind::BadArgument, "is no header field (RFC 9110, section 5)"),
         failed("publish 0 in/a x", TrapKind::NotAllowed, "Add it to its permissions"),

@@ -213,6 +213,8 @@ impl Local {
                 has(&|trigger| matches!(trigger, Trigger::Schedule { name, .. } if **name == *event.topic))
             }
             EventKind::Queue => has(&|trigger| matches!(trigger, Trigger::Queue { queue } if **queue == *event.topic)),
+            // Its own requests lead to them, or those of functions that nobody here knows.
+            EventKind::Answer => Some(Cow::Borrowed(event)),
             EventKind::Device => has(&|trigger| {
                 let fits = |change: &Option<Presence>| change.is_none_or(|change| change.name() == &*event.topic);
                 matches!(trigger, Trigger::Device { change } if fits(change))
@@ -243,7 +245,8 @@ impl Lane {
                 | Effect::Publish { .. }
                 | Effect::Enqueue { .. }
                 | Effect::Respond(_)
-                | Effect::TwinReport { .. } => continue,
+                | Effect::TwinReport { .. }
+                | Effect::Request(_) => continue,
             };
             *state_bytes += new.as_ref().map_or(0, |value| size(key, value));
             let old = match new {

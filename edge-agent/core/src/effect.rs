@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 pub use function_abi::{LogLevel, Priority, PublishFlags};
 
+pub use crate::request::Request;
+
 /// One thing a function wants done. Nothing of it happens before the commit, and then all of a run's effects together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -58,6 +60,8 @@ pub enum Effect {
         /// Any bytes.
         value: Vec<u8>,
     },
+    /// Send an HTTP request; its answer comes as an event.
+    Request(Request),
 }
 
 /// The answer to an HTTP request.

@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod address;
 pub mod backoff;
 pub mod dedup;
 pub mod deploy;
@@ -16,6 +17,7 @@ pub mod effect;
 pub mod event;
 pub mod lanes;
 pub mod pace;
+pub mod request;
 pub mod retention;
 pub mod router;
 pub mod schedule;

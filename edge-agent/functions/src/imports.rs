@@ -12,7 +12,7 @@ use crate::host::{Answer, Host, Stop};
 use crate::trap::TrapKind;
 
 /// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one.
-pub const IMPORTS: [(&str, usize, bool); 16] = [
+pub const IMPORTS: [(&str, usize, bool); 17] = [
     ("config_get", 4, true),
     ("secret_get", 4, true),
     ("state_get", 4, true),
@@ -26,6 +26,7 @@ pub const IMPORTS: [(&str, usize, bool); 16] = [
     ("enqueue", 5, false),
     ("respond", 5, false),
     ("twin_report", 4, false),
+    ("request", 6, false),
     ("log", 3, false),
     ("log_with", 5, false),
     ("fail", 2, false),
@@ -127,6 +128,16 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                 let params = [("name", name, name_len), ("value", value, value_len)];
                 with(&mut env, "twin_report", params, |host, memory, [name, value]| {
                     host.twin_report(&memory[name], &memory[value])
+                })
+            },
+        )?
+        .func_wrap(
+            NAMESPACE,
+            "request",
+            |mut env: Env<'_>, url: u32, url_len: u32, head: u32, head_len: u32, body: u32, body_len: u32| {
+                let params = [("URL", url, url_len), ("head", head, head_len), ("body", body, body_len)];
+                with(&mut env, "request", params, |host, memory, [url, head, body]| {
+                    host.request(&memory[url], &memory[head], &memory[body])
                 })
             },
         )?

@@ -28,6 +28,7 @@ mod limits;
 mod load;
 mod permissions;
 mod random;
+mod request;
 mod scan;
 mod secrets;
 mod spec;

@@ -1,7 +1,7 @@
 //! What a function may reach.
 
 use agent_core::Filter;
-use function_package::pattern_matches;
+use function_package::{AllowedHost, Target, pattern_matches};
 
 /// Longest name of a stream in bytes: it is stored with every record, and shown in tables.
 pub const MAX_STREAM_BYTES: usize = 255;
@@ -19,6 +19,10 @@ pub struct Permissions {
     pub secrets: Vec<String>,
     /// Properties of devices that it may report; a `*` at the end stands for any rest.
     pub twin: Vec<String>,
+    /// Hosts that it may send requests to.
+    pub hosts: Vec<AllowedHost>,
+    /// Functions, beside itself, that may get the answers.
+    pub answers: Vec<String>,
 }
 
 impl Permissions {
@@ -32,6 +36,10 @@ impl Permissions {
 
     pub(crate) fn may_report(&self, name: &str) -> bool {
         self.twin.iter().any(|pattern| pattern_matches(pattern, name))
+    }
+
+    pub(crate) fn may_request(&self, target: &Target) -> bool {
+        self.hosts.iter().any(|host| host.allows(target))
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {

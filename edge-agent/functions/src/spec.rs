@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_core::{Filter, FilterError};
-use function_package::{ConfigError, Extism, Manifest};
+use function_package::{Allow, ConfigError, Extism, Manifest};
 
 use crate::limits::Limits;
 use crate::permissions::{Permissions, StreamError, StreamPattern};
@@ -77,8 +77,8 @@ fn topic(manifest: &Manifest) -> Option<&str> {
 fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
     let streams = manifest.allow.streams.iter().map(|text| StreamPattern::new(text)).collect::<Result<_, _>>()?;
     let publish = manifest.allow.publish.iter().map(|text| Filter::new(text)).collect::<Result<_, _>>()?;
-    let (queues, secrets) = (manifest.allow.queues.clone(), manifest.allow.secrets.clone());
-    Ok(Permissions { streams, publish, queues, secrets, twin: manifest.allow.twin.clone() })
+    let Allow { queues, secrets, twin, hosts, answers, .. } = manifest.allow.clone();
+    Ok(Permissions { streams, publish, queues, secrets, twin, hosts, answers })
 }
 
 fn limits(manifest: &Manifest) -> Limits {

@@ -165,7 +165,8 @@ fn handle(
                     Effect::Emit { .. }
                     | Effect::Publish { .. }
                     | Effect::Enqueue { .. }
-                    | Effect::TwinReport { .. } => {}
+                    | Effect::TwinReport { .. }
+                    | Effect::Request(_) => {}
                 }
             }
             Ended::Done(effects)

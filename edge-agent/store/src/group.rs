@@ -124,6 +124,15 @@ impl<'a> Group<'a> {
                 }
                 Ok(())
             }
+            Write::Requested { id, due_us, attempts } => self.requested(*id, *due_us, *attempts),
+            Write::Answered { id, to, event } => {
+                if messages::delete(self.transaction, *id)? {
+                    self.position.messages = self.position.messages.saturating_sub(1);
+                    // Due whatever the clock says. Under a number of its own: that of the request is used up.
+                    self.put_message(None, &messages::retry_queue(to), 0, 0, event)?;
+                }
+                Ok(())
+            }
             Write::Scheduled(scheduled) => scheduled.store(self.transaction),
             Write::StateEnded { time_us } => self.state_ended(*time_us),
             Write::Command { command, stamp } => self.command(command, *stamp),
@@ -228,6 +237,11 @@ impl<'a> Group<'a> {
                 let due_us = outcome.stamp.wall_us.saturating_add(u64::from(*delay_ms) * 1_000);
                 self.put_message(None, queue, due_us, 0, &event)
             }
+            Effect::Request(request) => {
+                let event = request.waiting(&outcome.event.device, outcome.stamp.wall_us);
+                // Due whatever the clock says.
+                self.put_message(None, &messages::request_queue(&outcome.function_name), 0, 0, &event)
+            }
             // Given by whoever waits for it, after the commit.
             Effect::Respond(_) => Ok(()),
             Effect::Publish { topic, payload, flags } => {
@@ -258,6 +272,14 @@ impl<'a> Group<'a> {
             self.functions.change(function, 0, rows::number(size));
         }
         Ok(())
+    }
+
+    fn requested(&mut self, id: u64, due_us: u64, attempts: u32) -> Result<(), Cause> {
+        let Some(found) = messages::find(self.transaction, id)? else { return Ok(()) };
+        // What is damaged is found, and passed over, by whoever reads the queue.
+        let Ok(message) = found else { return Ok(()) };
+        rows::write_message(self.scratch, attempts, &message.event);
+        messages::put(self.transaction, Some(id), &message.queue, due_us, self.scratch)
     }
 
     // `id` is that of a message that it takes the place of.

@@ -114,6 +114,7 @@ fn kind(kind: EventKind) -> &'static str {
         EventKind::Schedule => "schedule",
         EventKind::Queue => "queue",
         EventKind::Device => "device",
+        EventKind::Answer => "answer",
         _ => "other",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use function_sdk::{Context, Error, LogLevel, PublishFlags, Result, function};
+use function_sdk::{Context, Error, LogLevel, PublishFlags, Request, Result, function};
 
 #[function]
 fn on_event(commands: &str, cx: &mut Context) -> Result {
@@ -82,6 +82,13 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             let (value, body) = cut(rest);
             let status = status.parse().map_err(|_| Error::new("the status is none"))?;
             cx.respond_with(status, &[(name, value)], body)
+        }
+        "request" => {
+            let (method, rest) = cut(rest);
+            let (tag, rest) = cut(rest);
+            let (url, body) = cut(rest);
+            cx.request(Request::new(url).method(method).tag(tag).body(body)?);
+            Ok(())
         }
         "log" => {
             match cut(rest) {

@@ -7,6 +7,7 @@ use agent_core::{Event, Identity, topic};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use function_abi::EventKind;
+use function_package::Target;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -65,6 +66,7 @@ enum Kind {
     Schedule,
     Queue,
     Device,
+    Answer,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             EventKind::Schedule => Self::Schedule,
             EventKind::Queue => Self::Queue,
             EventKind::Device => Self::Device,
+            EventKind::Answer => Self::Answer,
             _ => Self::Mqtt,
         }
     }
@@ -86,6 +89,7 @@ impl Kind {
             Self::Schedule => EventKind::Schedule,
             Self::Queue => EventKind::Queue,
             Self::Device => EventKind::Device,
+            Self::Answer => EventKind::Answer,
         }
     }
 }
@@ -199,6 +203,15 @@ impl Numbering {
                 add("message", format!("{:016x}-{}", 1, self.messages));
                 add("attempt", "1".to_owned());
             }
+            Kind::Answer => {
+                self.messages += 1;
+                add("request", format!("{:016x}-{}", 1, self.messages));
+                add("attempts", "1".to_owned());
+                add("attempt", "1".to_owned());
+                if !attributes.contains_key("error") {
+                    attributes.entry("status".to_owned()).or_insert_with(|| "200".to_owned());
+                }
+            }
             Kind::Mqtt | Kind::Device => {}
         }
         attributes.into_iter().collect()
@@ -219,6 +232,13 @@ impl Line<'_> {
             Kind::Device if self.device.is_none() => {
                 Some("it has no \"device\"; say which one comes or goes".to_owned())
             }
+            Kind::Answer => match Target::parse(&self.topic) {
+                Ok(_) if !self.topic.contains('?') => None,
+                Ok(_) => Some("its topic has a query; of an answer it is the URL without it".to_owned()),
+                Err(error) => {
+                    Some(format!("its topic is {:?}; of an answer it is the URL of the request: {error}", self.topic))
+                }
+            },
             _ if self.topic.is_empty() => Some("its topic is empty; name the schedule or the queue".to_owned()),
             _ => None,
         };

@@ -29,6 +29,7 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "respond" (func $respond (param i32 i32 i32 i32 i32)))
     (import "edge_v1" "twin_report" (func $twin_report (param i32 i32 i32 i32)))
     (import "edge_v1" "log_with" (func $log_with (param i32 i32 i32 i32 i32)))
+    (import "edge_v1" "request" (func $request (param i32 i32 i32 i32 i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -71,6 +72,8 @@ pub(crate) fn spec() -> Spec {
             queues: vec!["q".to_owned()],
             secrets: vec!["key".to_owned(), "none".to_owned()],
             twin: vec!["battery".to_owned(), "net.*".to_owned()],
+            hosts: ["a.example", "*.b.example:81"].map(|host| host.parse().unwrap()).to_vec(),
+            answers: vec!["other".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,
