@@ -38,6 +38,8 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::worker;
 use crate::pipeline::writer::{self, End, Wakers};
 use crate::plan::Version;
+use crate::requests::Requests;
+use crate::requests::client::Client;
 use crate::triggers;
 use crate::triggers::blobs::Transfers;
 use crate::triggers::queue::Queues;
@@ -111,6 +113,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let (uplink_reader, keeper_reader) = (reader()?, reader()?);
     let (queue_reader, schedule_reader, transfer_reader) = (reader()?, reader()?, reader()?);
     let mut watch_reader = reader()?;
+    let request_reader = reader()?;
     let metered = store.reader()?.metered()?;
     let worker_readers = (0..config.gateway.workers).map(|_| reader()).collect::<Result<Vec<_>, _>>()?;
 
@@ -207,6 +210,16 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let schedules = Schedules { reader: schedule_reader, writer: sender.clone(), pipeline: pipeline.clone() };
     tasks.spawn(schedules.run());
     tasks.spawn(blobs::collect(blobs, collect_reader, sender.clone()));
+    let client = Client::new(config.requests).context("cannot set up TLS for the requests of functions")?;
+    let requests = Requests {
+        reader: request_reader,
+        epoch,
+        writer: sender.clone(),
+        wakers: wakers.clone(),
+        pipeline: pipeline.clone(),
+        client: Arc::new(client),
+    };
+    tasks.spawn(requests.run());
     if let Some(http) = config.http {
         let address = http.address;
         let listener = triggers::http::bind(address)

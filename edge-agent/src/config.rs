@@ -17,7 +17,10 @@ use crate::inlet::identity::{Entry, MAX_DEPTH, MAX_ENTRIES, Mapping, Place};
 
 mod access;
 mod outbox;
+mod requests;
 mod secrets;
+
+pub use requests::Requests;
 
 /// What an operator decided, checked: every value is within its range, and nothing contradicts anything else.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub struct Config {
     pub blobs: Blobs,
     /// Folders whose files become blobs.
     pub watches: Vec<Watch>,
+    /// What functions may send requests to.
+    pub requests: Requests,
     /// Functions that are part of this gateway, not deployed to it.
     pub functions: Vec<LocalFunction>,
 }
@@ -259,6 +264,7 @@ impl Config {
                 Some(Blobs { max_bytes: max << 20, quota_bytes: quota << 20 })
             });
             let watches = watches(root, base);
+            let requests = root.table("requests", |t| Some(requests::read(t)));
             let functions = root.tables("function", 0..=1_000, |t| {
                 let path = t.required("path", text(1..=4_096));
                 let config = t.table("config", |t| {
@@ -279,6 +285,7 @@ impl Config {
                 secrets: secrets?,
                 blobs: blobs?,
                 watches,
+                requests: requests?,
                 functions,
             })
         })

@@ -23,6 +23,12 @@ pub struct Counters {
     pub unidentified: Counter,
     /// Records that the control plane confirmed.
     pub delivered: Counter,
+    /// HTTP requests that were sent, each try counted.
+    pub requests_sent: Counter,
+    /// HTTP requests whose answer is on disk.
+    pub requests_answered: Counter,
+    /// HTTP requests that were given up.
+    pub requests_failed: Counter,
     /// Times that a commit failed, after which everything in flight was thrown away and asked for again.
     pub resets: Counter,
     /// Files of watched folders that are not taken, and folders that cannot be read.

@@ -22,6 +22,7 @@ pub mod meter;
 pub mod pipeline;
 pub mod plan;
 pub mod record;
+pub mod requests;
 pub mod status;
 pub mod totals;
 pub mod triggers;

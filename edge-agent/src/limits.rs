@@ -50,6 +50,15 @@ pub const BUDGET_CHECK: Duration = Duration::from_secs(60);
 /// Messages that were given to functions and have no outcome yet. As many as one device may have on the way.
 pub const MESSAGES_IN_FLIGHT: usize = 128;
 
+/// HTTP requests of functions that are on the way at once. Each holds its body and that of its answer.
+pub const REQUESTS_IN_FLIGHT: usize = 32;
+
+/// Of these, requests of one function: servers that hang hold up whoever asks them, and not the others.
+pub const REQUESTS_OF_A_FUNCTION: usize = 8;
+
+/// HTTP requests without an answer that the status counts: whoever sees so many knows enough, and counting costs time.
+pub const REQUESTS_COUNTED: usize = 10_000;
+
 /// How often the clock is looked at by whoever waits for a time of day: it may be set.
 pub const LOOK_AT_CLOCK: Duration = Duration::from_secs(20);
 

@@ -19,6 +19,7 @@ use sync_protocol::usage::{Counts, Histogram, Part};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::limits;
 use crate::meter::Meter;
 use crate::pipeline::Pipeline;
 use crate::pipeline::recording::Wanted;
@@ -54,6 +55,7 @@ struct Status {
     dead_letters: u64,
     messages: u64,
     blobs: Blobs,
+    requests: Requests,
     resets: u64,
     functions: Vec<Function>,
     usage: Vec<Usage>,
@@ -93,6 +95,16 @@ struct Stream {
     name: String,
     waiting: u64,
     bytes: u64,
+}
+
+// HTTP requests of functions: those that have no answer yet, up to a bound; and since the agent started, every try, and how
+// they ended.
+#[derive(Serialize)]
+struct Requests {
+    waiting: u64,
+    sent: u64,
+    answered: u64,
+    failed: u64,
 }
 
 // What went over the link to the control plane in a calendar month (UTC).
@@ -186,7 +198,7 @@ async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, &'static st
 }
 
 async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (StatusCode, String)> {
-    let Counted { usage, states, dead_letters, messages, blobs: (count, bytes) } =
+    let Counted { usage, states, dead_letters, messages, requests, blobs: (count, bytes) } =
         read(&sources).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let pipeline = &sources.pipeline;
     let counters = &pipeline.counters;
@@ -217,6 +229,12 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
         dead_letters,
         messages,
         blobs: Blobs { count, bytes, files_refused: counters.files_refused.get() },
+        requests: Requests {
+            waiting: requests,
+            sent: counters.requests_sent.get(),
+            answered: counters.requests_answered.get(),
+            failed: counters.requests_failed.get(),
+        },
         resets: counters.resets.get(),
         functions,
         usage: pipeline.totals.read().parts().iter().map(self::usage).collect(),
@@ -259,6 +277,7 @@ struct Counted {
     states: Vec<FunctionUsage>,
     dead_letters: u64,
     messages: u64,
+    requests: u64,
     blobs: (u64, u64),
 }
 
@@ -287,6 +306,7 @@ fn read(sources: &Sources) -> Result<Counted, agent_store::StoreError> {
             dead_letters: reader.dead_letter_count()?,
             messages: reader.message_count()?,
             blobs: reader.blob_usage()?,
+            requests: reader.request_count(limits::REQUESTS_COUNTED)?,
         })
     })
 }

@@ -73,6 +73,14 @@ static void blob_get(edge_bytes rest) {
     answer_read(read >= 0, (edge_bytes){room, read >= 0 ? (uint32_t)read : 0});
 }
 
+static void request(edge_bytes rest) {
+    edge_text head = {0};
+    edge_bytes method = edge_cut(&rest, ' '), tag = edge_cut(&rest, ' '), url = edge_cut(&rest, ' ');
+    edge_add_field(&head, EDGE("method"), method);
+    edge_add_field(&head, EDGE("tag"), tag);
+    edge_request(url, edge_made(&head), rest);
+}
+
 static int32_t digit(edge_bytes word) { return word.len == 1 ? word.at[0] - '0' : -1; }
 
 static void obey(const edge_event *event, edge_bytes line) {
@@ -139,6 +147,8 @@ static void obey(const edge_event *event, edge_bytes line) {
         blob_size(rest);
     } else if (edge_same(command, EDGE("blobget"))) {
         blob_get(rest);
+    } else if (edge_same(command, EDGE("request"))) {
+        request(rest);
     } else if (edge_same(command, EDGE("log"))) {
         int32_t level = digit(edge_cut(&rest, ' '));
         edge_log(level, rest);

@@ -73,6 +73,9 @@ function obey(event: edge.Event, line: string): void {
   } else if (command == "blobget") {
     const offset = words.number(), length = words.number();
     answerRead(edge.blobRead(words.rest, offset, length));
+  } else if (command == "request") {
+    const method = words.next(), tag = words.next(), url = words.next();
+    edge.request(url, edge.utf8(words.rest), [new edge.Field("method", method), new edge.Field("tag", tag)]);
   } else if (command == "log") {
     const level = words.number();
     edge.log(level, words.rest);

@@ -35,6 +35,7 @@ const Command = enum {
     blobdelete,
     blobsize,
     blobget,
+    request,
     log,
     logwith,
     twin,
@@ -114,6 +115,12 @@ fn obey(event: *const edge.Event, line: []const u8) !void {
             const offset = try number(u32, &rest);
             const room = try edge.allocator.alloc(u8, try number(u32, &rest));
             try answerRead(edge.blobRead(rest, offset, room));
+        },
+        .request => {
+            const method = cut(&rest, ' ');
+            const tag = cut(&rest, ' ');
+            const url = cut(&rest, ' ');
+            try edge.request(url, &.{ .{ .name = "method", .value = method }, .{ .name = "tag", .value = tag } }, rest);
         },
         .log => {
             const level = try number(u2, &rest);

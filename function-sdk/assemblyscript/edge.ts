@@ -58,6 +58,8 @@ declare function observe_(name: usize, name_len: i32, value: f64): void;
 declare function blob_put(name: usize, name_len: i32, kind: usize, kind_len: i32, body: usize, body_len: i32): void;
 @external("edge_v1", "blob_delete")
 declare function blob_delete(name: usize, name_len: i32): void;
+@external("edge_v1", "request")
+declare function request_(url: usize, url_len: i32, head: usize, head_len: i32, body: usize, body_len: i32): void;
 @external("edge_v1", "log")
 declare function log_(level: i32, text: usize, text_len: i32): void;
 @external("edge_v1", "log_with")
@@ -70,7 +72,7 @@ export enum LogLevel { Error = 0, Warn = 1, Info = 2, Debug = 3 }
 /** Flags of `publish`; they are added up. */
 export enum Publish { Qos0 = 0, Qos1 = 1, Qos2 = 2, Retain = 4 }
 /** How an event came to be; a later gateway knows more. */
-export enum EventKind { Mqtt = 0, Http = 1, Schedule = 2, Queue = 3, Device = 4, Blob = 6 }
+export enum EventKind { Mqtt = 0, Http = 1, Schedule = 2, Queue = 3, Device = 4, Answer = 5, Blob = 6 }
 
 /** The event. A later gateway writes a longer header; what is here stays where it is. */
 export class Event {
@@ -202,7 +204,7 @@ export function enqueue(queue: string, body: Uint8Array, delayMs: u32 = 0): void
   enqueue_(q.dataStart, q.length, body.dataStart, body.length, delayMs);
 }
 
-/** A name with its value: a header field of `respond`, a field of `logWith`. */
+/** A name with its value: a header field of `respond`, a field of `logWith`, what `request` takes. */
 export class Field {
   constructor(public name: string, public value: string) {}
 }
@@ -240,6 +242,15 @@ export function blobPut(name: string, body: Uint8Array, type: string = ""): void
 export function blobDelete(name: string): void {
   const n = utf8(name);
   blob_delete(n.dataStart, n.length);
+}
+
+/**
+ * An HTTP request, whose answer comes as an event of kind `Answer`. `head` has `method`, `header.NAME`, `to`, `timeout_ms`,
+ * `tries` and `tag`, as `docs/abi.md` says; all may be left out.
+ */
+export function request(url: string, body: Uint8Array, head: Field[] = []): void {
+  const u = utf8(url), h = encoded(head);
+  request_(u.dataStart, u.length, h.dataStart, h.length, body.dataStart, body.length);
 }
 
 export function log(level: i32, line: string): void {

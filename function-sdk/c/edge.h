@@ -60,6 +60,9 @@ EDGE_IMPORT(blob_put)
 void edge_import_blob_put(const void *name, size_t name_len, const void *type, size_t type_len, const void *body,
                           size_t body_len);
 EDGE_IMPORT(blob_delete) void edge_import_blob_delete(const void *name, size_t name_len);
+EDGE_IMPORT(request)
+void edge_import_request(const void *url, size_t url_len, const void *head, size_t head_len, const void *body,
+                         size_t body_len);
 EDGE_IMPORT(log) void edge_import_log(int32_t level, const void *text, size_t text_len);
 EDGE_IMPORT(log_with)
 void edge_import_log_with(int32_t level, const void *text, size_t text_len, const void *fields, size_t fields_len);
@@ -68,7 +71,8 @@ EDGE_IMPORT(fail) _Noreturn void edge_import_fail(const void *text, size_t text_
 enum { EDGE_NORMAL = 0, EDGE_HIGH = 1 };                                  /* priority of emit */
 enum { EDGE_QOS0 = 0, EDGE_QOS1 = 1, EDGE_QOS2 = 2, EDGE_RETAIN = 4 };    /* flags of publish */
 enum { EDGE_ERROR = 0, EDGE_WARN = 1, EDGE_INFO = 2, EDGE_DEBUG = 3 };    /* level of log */
-enum { EDGE_MQTT = 0, EDGE_HTTP = 1, EDGE_SCHEDULE = 2, EDGE_QUEUE = 3, EDGE_DEVICE = 4, EDGE_BLOB = 6 }; /* kind of an event */
+enum { EDGE_MQTT = 0, EDGE_HTTP = 1, EDGE_SCHEDULE = 2, EDGE_QUEUE = 3, EDGE_DEVICE = 4,
+       EDGE_ANSWER = 5, EDGE_BLOB = 6 };                                    /* kind of an event */
 
 enum { EDGE_KEY_MAX = 256 }; /* bytes of a key of the state */
 
@@ -261,6 +265,11 @@ static inline void edge_blob_put(edge_bytes name, edge_bytes type, edge_bytes bo
     edge_import_blob_put(name.at, name.len, type.at, type.len, body.at, body.len);
 }
 static inline void edge_blob_delete(edge_bytes name) { edge_import_blob_delete(name.at, name.len); }
+/* An HTTP request, whose answer comes as an event of kind EDGE_ANSWER. `head`: method, header.NAME, to, timeout_ms, tries
+ * and tag, as docs/abi.md says, made with edge_add_field; or EDGE(""). */
+static inline void edge_request(edge_bytes url, edge_bytes head, edge_bytes body) {
+    edge_import_request(url.at, url.len, head.at, head.len, body.at, body.len);
+}
 static inline void edge_log(int32_t level, edge_bytes text) { edge_import_log(level, text.at, text.len); }
 /* `fields`: names with values, made with edge_add_field. */
 static inline void edge_log_with(int32_t level, edge_bytes text, edge_bytes fields) {
@@ -297,7 +306,7 @@ EDGE_LONG void edge_add_u64(edge_text *text, uint64_t number) {
     edge_add(text, (edge_bytes){digits + at, sizeof digits - at});
 }
 
-/* A name with its value: a header field for edge_respond, a field for edge_log_with. */
+/* A name with its value: a header field for edge_respond, a field for edge_log_with, what edge_request takes. */
 EDGE_LONG void edge_add_field(edge_text *fields, edge_bytes name, edge_bytes value) {
     uint32_t lens[2] = {name.len, value.len};
     edge_add(fields, (edge_bytes){(const char *)lens, sizeof lens});

@@ -13,7 +13,7 @@ use crate::guest::Host;
 use crate::payload::short_name;
 #[cfg(not(target_family = "wasm"))]
 use crate::testing::Host;
-use crate::{Error, Event, Result, ToBytes};
+use crate::{Error, Event, Request, Result, ToBytes};
 
 /// The handler's view of the gateway.
 ///
@@ -287,6 +287,12 @@ impl<'e> Context<'e> {
         }
         self.host.observe(name, value);
         Ok(())
+    }
+
+    /// Effect: an HTTP request. Nothing waits for its answer, which comes as an event of kind
+    /// [`Answer`](function_abi::EventKind::Answer).
+    pub fn request(&mut self, request: Request) {
+        self.host.request(request);
     }
 
     /// A log line: something failed.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use function_abi::{ABSENT, Attributes, EVENT_ALIGN, LogLevel, Priority, PublishFlags};
 
-use crate::{Context, Event, Result};
+use crate::{Context, Event, Request, Result};
 
 mod imports {
     #[link(wasm_import_module = "edge_v1")]
@@ -44,6 +44,14 @@ mod imports {
             body_len: usize,
         );
         pub(super) fn blob_delete(name: *const u8, name_len: usize);
+        pub(super) fn request(
+            url: *const u8,
+            url_len: usize,
+            head: *const u8,
+            head_len: usize,
+            body: *const u8,
+            body_len: usize,
+        );
         pub(super) fn log(level: i32, text: *const u8, text_len: usize);
         pub(super) fn log_with(level: i32, text: *const u8, text_len: usize, fields: *const u8, fields_len: usize);
         pub(super) fn fail(text: *const u8, text_len: usize) -> !;
@@ -155,6 +163,16 @@ impl Host {
     pub(crate) fn blob_delete(&mut self, name: &str) {
         // SAFETY: the gateway only reads from the live slice.
         unsafe { imports::blob_delete(name.as_ptr(), name.len()) }
+    }
+
+    pub(crate) fn request(&mut self, request: Request) {
+        let Request { url, head, body } = request;
+        let head: Vec<(&str, &str)> = head.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let head = encode(&head);
+        // SAFETY: the gateway only reads from the three live slices.
+        unsafe {
+            imports::request(url.as_ptr(), url.len(), head.as_ptr(), head.len(), body.as_ptr(), body.len());
+        }
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

@@ -7,6 +7,7 @@ mod fields;
 #[cfg(target_family = "wasm")]
 mod guest;
 mod payload;
+mod request;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 
@@ -20,3 +21,4 @@ pub use function_macros::function;
 #[doc(hidden)]
 pub use guest::handle as __handle;
 pub use payload::{Json, Postcard, ToBytes};
+pub use request::Request;

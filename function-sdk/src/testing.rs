@@ -92,6 +92,8 @@ pub struct Run {
     pub blobs: Vec<PutBlob>,
     /// Blobs that were removed, in order; none if the run failed.
     pub blobs_deleted: Vec<String>,
+    /// HTTP requests, in order; none if the run failed.
+    pub requested: Vec<Requested>,
     /// The answer to an HTTP request; none if the function gave none, which is answered with 204, or if the run failed.
     pub response: Option<Response>,
     /// What was added to counters, in order: (name, value); nothing if the run failed.
@@ -164,6 +166,24 @@ pub struct PutBlob {
     pub content_type: String,
     /// The content.
     pub body: Vec<u8>,
+}
+
+/// An HTTP request that is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// The URL.
+    pub url: String,
+    /// What else was said: names with values, as `docs/abi.md` has them. See [`get`](Self::get).
+    pub head: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Requested {
+    /// What was said under this name, such as `method` or `header.content-type`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.head.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// The answer to an HTTP request.
@@ -357,6 +377,23 @@ impl Gateway {
         self.blobs.get(name).map(Vec::as_slice)
     }
 
+    /// Lets the answer to an HTTP request arrive: `gateway.answer("dev-1", "https://a.example/b", &[("status", "200")], "ok")`.
+    /// The attributes are those of [`EventKind::Answer`]; `request` and `attempts` need not be said.
+    #[must_use = "a failed run does not panic: look at its result, or call expect_ok"]
+    pub fn answer(&mut self, device: &str, url: &str, attributes: &[(&str, &str)], body: impl AsRef<[u8]>) -> Run {
+        let url = url.split('?').next().unwrap_or_default();
+        self.messages += 1;
+        let mut all: Vec<(String, String)> =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        for (name, value) in [("request", format!("{:016x}-{}", 1, self.messages)), ("attempts", "1".to_owned())] {
+            if !all.iter().any(|(known, _)| known == name) {
+                all.push((name.to_owned(), value));
+            }
+        }
+        all.push(("attempt".to_owned(), "1".to_owned()));
+        self.run(EventKind::Answer, device, url, body.as_ref(), None, &all)
+    }
+
     fn run(
         &mut self,
         kind: EventKind,
@@ -382,7 +419,8 @@ impl Gateway {
         let others = self.state.iter().filter(|(other, _)| **other != partition).flat_map(|(_, state)| state);
         let elsewhere = others.map(|(key, stored)| (key.len() + stored.value.len()) as u64).sum();
         let (texts, state) = ((self.resolved_config(), self.secrets.clone()), (state, elsewhere));
-        let mut host = Host::new(texts, state, limits, allow, self.random, event.time_us);
+        let name = self.manifest.as_ref().map(|manifest| manifest.name.clone()).unwrap_or_default();
+        let mut host = Host::new(name, texts, state, limits, allow, self.random, event.time_us);
         host.blobs = std::mem::take(&mut self.blobs);
         host.readable = self.readable();
         host.event_blob = event.blob().map(|digest| (digest, topic.to_owned()));
@@ -396,7 +434,9 @@ impl Gateway {
             }),
         };
         self.random = host.random;
-        let Host { logs, emitted, published, enqueued, reported, response, counted, observed, state, .. } = host;
+        let Host {
+            logs, emitted, published, enqueued, reported, requested, response, counted, observed, state, ..
+        } = host;
         let Host { blobs, blobs_put, blobs_deleted, .. } = host;
         self.blobs = blobs;
         let mut run = Run {
@@ -405,6 +445,7 @@ impl Gateway {
             published,
             enqueued,
             reported,
+            requested,
             blobs: blobs_put,
             blobs_deleted,
             response,
@@ -417,6 +458,7 @@ impl Gateway {
             run.published.clear();
             run.enqueued.clear();
             run.reported.clear();
+            run.requested.clear();
             run.blobs.clear();
             run.blobs_deleted.clear();
             run.counted.clear();

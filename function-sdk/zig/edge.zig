@@ -40,6 +40,7 @@ const imports = struct {
     extern "edge_v1" fn observe(name: [*]const u8, name_len: usize, value: f64) void;
     extern "edge_v1" fn blob_put(name: [*]const u8, name_len: usize, kind: [*]const u8, kind_len: usize, body: [*]const u8, body_len: usize) void;
     extern "edge_v1" fn blob_delete(name: [*]const u8, name_len: usize) void;
+    extern "edge_v1" fn request(url: [*]const u8, url_len: usize, head: [*]const u8, head_len: usize, body: [*]const u8, body_len: usize) void;
     extern "edge_v1" fn log(level: i32, text: [*]const u8, text_len: usize) void;
     extern "edge_v1" fn log_with(level: i32, text: [*]const u8, text_len: usize, fields: [*]const u8, fields_len: usize) void;
     extern "edge_v1" fn fail(text: [*]const u8, text_len: usize) noreturn;
@@ -50,7 +51,7 @@ pub const LogLevel = enum(i32) { err = 0, warn = 1, info = 2, debug = 3 };
 pub const PublishFlags = struct { qos: u2 = 1, retain: bool = false };
 
 /// How an event came to be; a later gateway knows more.
-pub const EventKind = enum(u32) { mqtt = 0, http = 1, schedule = 2, queue = 3, device = 4, blob = 6, _ };
+pub const EventKind = enum(u32) { mqtt = 0, http = 1, schedule = 2, queue = 3, device = 4, answer = 5, blob = 6, _ };
 
 pub const Span = extern struct { offset: u32, len: u32 };
 
@@ -250,7 +251,7 @@ pub fn enqueue(queue: []const u8, body: []const u8, delay_ms: u32) void {
     imports.enqueue(queue.ptr, queue.len, body.ptr, body.len, delay_ms);
 }
 
-/// A name with its value: a header field of `respond`, a field of `logWith`.
+/// A name with its value: a header field of `respond`, a field of `logWith`, what `request` takes.
 pub const Field = struct { name: []const u8, value: []const u8 };
 
 /// The answer to an HTTP request.
@@ -293,6 +294,13 @@ pub fn blobPut(name: []const u8, kind: []const u8, body: []const u8) void {
 
 pub fn blobDelete(name: []const u8) void {
     imports.blob_delete(name.ptr, name.len);
+}
+
+/// An HTTP request, whose answer comes as an event of kind `answer`. `head` has `method`, `header.NAME`, `to`, `timeout_ms`,
+/// `tries` and `tag`, as `docs/abi.md` says; all may be left out.
+pub fn request(url: []const u8, head: []const Field, body: []const u8) !void {
+    const bytes = try encode(head);
+    imports.request(url.ptr, url.len, bytes.ptr, bytes.len, body.ptr, body.len);
 }
 
 pub fn log(level: LogLevel, text: []const u8) void {

@@ -55,6 +55,8 @@ pub struct Status {
     pub messages: u64,
     /// Blobs.
     pub blobs: Blobs,
+    /// HTTP requests of functions.
+    pub requests: Requests,
     /// Times that a commit failed.
     pub resets: u64,
     /// The link to the control plane.
@@ -72,6 +74,19 @@ pub struct Blobs {
     pub bytes: u64,
     /// Files of watched folders that are not taken.
     pub files_refused: u64,
+}
+
+/// HTTP requests of functions.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Requests {
+    /// Those that have no answer yet.
+    pub waiting: u64,
+    /// Those that were sent since the agent started, each try counted.
+    pub sent: u64,
+    /// Of these: requests whose answer is on disk.
+    pub answered: u64,
+    /// Of these: requests that were given up.
+    pub failed: u64,
 }
 
 /// What went over the link to the control plane.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agent_core::effect::{Number, Response};
+use agent_core::effect::{Number, Request, Response};
 use agent_core::{Effect, Event, Identity};
 use agent_functions::{Engine, Function, LogLine, Outcome, ReadError, Reads, Run, Secrets, TrapKind};
 use function_abi::{EventKind, LogLevel, Priority, PublishFlags};
@@ -116,6 +116,19 @@ fn blob_put(name: &str, content_type: &str, body: &str) -> Effect {
 
 fn blob_delete(name: &str) -> Effect {
     Effect::BlobDelete { name: name.to_owned() }
+}
+
+fn request(method: &str, tag: &str, url: &str, body: &str) -> Effect {
+    Effect::Request(Request {
+        url: url.to_owned(),
+        method: method.to_owned(),
+        headers: Vec::new(),
+        body: body.into(),
+        to: "conformance".to_owned(),
+        timeout_ms: 10_000,
+        tries: 5,
+        tag: Some(tag.to_owned()),
+    })
 }
 
 /// A new part of the contract is a command of the function, and a row here.
@@ -245,6 +258,10 @@ fn cases() -> Vec<Case> {
         failed("blobput thumbs/a t\u{7f} x", TrapKind::BadBlob, "no text of 255 visible characters at most"),
         failed("blobsize thumbs/a", TrapKind::NotAllowed, "Add it to its permissions, \"blobs_read\""),
         failed("blobget 0 1 sha256:00", TrapKind::NotAllowed, "the only one that is read so"),
+        done(
+            "request PUT täg https://a.example/x?y=1 a b\nrequest GET  http://a.example ",
+            [request("PUT", "täg", "https://a.example/x?y=1", "a b"), request("GET", "", "http://a.example", "")],
+        ),
         done("log 0 broken\nlog 1 odd\nlog 2 hello wörld\nlog 3 ", []).logs([
             (LogLevel::Error, "broken"),
             (LogLevel::Warn, "odd"),
@@ -264,6 +281,8 @@ fn cases() -> Vec<Case> {
         failed("count other 1", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("observe other 1", TrapKind::NotAllowed, "Add it to its permissions"),
         failed("observe seen x", TrapKind::Failed, ": failed: no number: x"),
+        failed("request GET t https://b.example x", TrapKind::NotAllowed, "with the port if that is not the scheme's"),
+        failed("request get t https://a.example x", TrapKind::BadArgument, "\"DELETE\", \"OPTIONS\""),
         failed("respond 99 a b c", TrapKind::BadArgument, "allowed is 200 to 599"),
         failed("respond 200 a: b c", TrapKind::BadArgument, "is no header field (RFC 9110, section 5)"),
         failed("publish 0 in/a x", TrapKind::NotAllowed, "Add it to its permissions"),

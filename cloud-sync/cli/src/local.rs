@@ -273,6 +273,8 @@ impl Local {
                 has(&|trigger| matches!(trigger, Trigger::Schedule { name, .. } if **name == *event.topic))
             }
             EventKind::Queue => has(&|trigger| matches!(trigger, Trigger::Queue { queue } if **queue == *event.topic)),
+            // Its own requests lead to them, or those of functions that nobody here knows.
+            EventKind::Answer => Some(Cow::Borrowed(event)),
             EventKind::Device => has(&|trigger| {
                 let fits = |change: &Option<Presence>| change.is_none_or(|change| change.name() == &*event.topic);
                 matches!(trigger, Trigger::Device { change } if fits(change))
@@ -322,7 +324,8 @@ impl Lane {
                 | Effect::Respond(_)
                 | Effect::TwinReport { .. }
                 | Effect::Count { .. }
-                | Effect::Observe { .. } => continue,
+                | Effect::Observe { .. }
+                | Effect::Request(_) => continue,
             };
             *state_bytes += new.as_ref().map_or(0, |value| size(key, value));
             let old = match new {

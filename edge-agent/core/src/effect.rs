@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::form;
 
+pub use crate::request::Request;
+
 /// One thing a function wants done. Nothing of it happens before the commit, and then all of a run's effects together.
 ///
 /// Serialised in recordings of runs.
@@ -93,6 +95,8 @@ pub enum Effect {
         /// The value.
         value: Number,
     },
+    /// Send an HTTP request; its answer comes as an event.
+    Request(Request),
 }
 
 /// A finite number, so that equal effects are equal.

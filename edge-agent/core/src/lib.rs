@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod address;
 pub mod backoff;
 pub mod dedup;
 pub mod deploy;
@@ -17,6 +18,7 @@ pub mod event;
 mod form;
 pub mod lanes;
 pub mod pace;
+pub mod request;
 pub mod retention;
 pub mod router;
 pub mod schedule;

@@ -72,7 +72,7 @@ impl fmt::Display for Stop {
 
 impl HostError for Stop {}
 
-fn stop<T>(kind: TrapKind, what: impl Into<String>) -> Result<T, Stop> {
+pub(crate) fn stop<T>(kind: TrapKind, what: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Trap(kind, what.into()))
 }
 
@@ -612,7 +612,7 @@ impl Host {
     }
 
     /// Whether one more effect of `bytes` is within the limits.
-    fn admit(&mut self, import: &str, bytes: usize) -> Result<(), Stop> {
+    pub(crate) fn admit(&mut self, import: &str, bytes: usize) -> Result<(), Stop> {
         self.check_started(import)?;
         let limits = &self.shared.limits;
         if self.effects.len() >= limits.effects {
@@ -676,21 +676,21 @@ impl ResourceLimiter for Host {
 }
 
 /// A name is a token, a value has visible characters, spaces and tabs only (RFC 9110, sections 5.1 and 5.5).
-fn is_field(name: &str, value: &str) -> bool {
+pub(crate) fn is_field(name: &str, value: &str) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty()
         && name.bytes().all(token)
         && value.bytes().all(|byte| (0x20..0x7f).contains(&byte) || byte == b'\t')
 }
 
-fn text<'a>(import: &str, what: &str, bytes: &'a [u8]) -> Result<&'a str, Stop> {
+pub(crate) fn text<'a>(import: &str, what: &str, bytes: &'a [u8]) -> Result<&'a str, Stop> {
     std::str::from_utf8(bytes).or_else(|error| {
         stop(TrapKind::BadText, format!("{import}: the {what} {} is not UTF-8: {error}", shown(bytes)))
     })
 }
 
 /// Bytes from a function, fit for a message.
-fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_CHARS * 4)]);
     let mut short: String = text.chars().take(SHOWN_CHARS).collect();
     if short.len() < bytes.len() {
@@ -699,7 +699,7 @@ fn shown(bytes: &[u8]) -> String {
     format!("{short:?}")
 }
 
-fn list(allowed: impl Iterator<Item = impl fmt::Display>) -> String {
+pub(crate) fn list(allowed: impl Iterator<Item = impl fmt::Display>) -> String {
     let names: Vec<String> = allowed.map(|name| format!("\"{name}\"")).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

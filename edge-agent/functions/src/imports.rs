@@ -13,7 +13,7 @@ use crate::trap::TrapKind;
 
 /// Every import that there is, all in [`NAMESPACE`]: its name, how many i32 it takes, and whether it answers one. Those
 /// in [`WITH_NUMBER`] take an f64 after these.
-pub const IMPORTS: [(&str, usize, bool); 22] = [
+pub const IMPORTS: [(&str, usize, bool); 23] = [
     ("config_get", 4, true),
     ("secret_get", 4, true),
     ("state_get", 4, true),
@@ -33,6 +33,7 @@ pub const IMPORTS: [(&str, usize, bool); 22] = [
     ("observe", 2, false),
     ("blob_put", 6, false),
     ("blob_delete", 2, false),
+    ("request", 6, false),
     ("log", 3, false),
     ("log_with", 5, false),
     ("fail", 2, false),
@@ -175,6 +176,16 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
                 host.observe(&memory[name], value)
             })
         })?
+        .func_wrap(
+            NAMESPACE,
+            "request",
+            |mut env: Env<'_>, url: u32, url_len: u32, head: u32, head_len: u32, body: u32, body_len: u32| {
+                let params = [("URL", url, url_len), ("head", head, head_len), ("body", body, body_len)];
+                with(&mut env, "request", params, |host, memory, [url, head, body]| {
+                    host.request(&memory[url], &memory[head], &memory[body])
+                })
+            },
+        )?
         .func_wrap(NAMESPACE, "log", |mut env: Env<'_>, level: i32, text: u32, text_len: u32| {
             with(&mut env, "log", [("text", text, text_len)], |host, memory, [text]| {
                 host.log("log", level, &memory[text], &[])

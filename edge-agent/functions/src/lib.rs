@@ -32,6 +32,7 @@ mod load;
 mod permissions;
 mod random;
 pub mod record;
+mod request;
 mod scan;
 mod secrets;
 mod spec;

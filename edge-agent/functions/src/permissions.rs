@@ -1,7 +1,7 @@
 //! What a function may reach.
 
 use agent_core::Filter;
-use function_package::{BlobPattern, pattern_matches};
+use function_package::{AllowedHost, BlobPattern, Target, pattern_matches};
 
 /// Longest name of a stream in bytes: it is stored with every record, and shown in tables.
 pub const MAX_STREAM_BYTES: usize = 255;
@@ -25,6 +25,10 @@ pub struct Permissions {
     pub blobs: Vec<BlobPattern>,
     /// Blobs that it may read.
     pub blobs_read: Vec<BlobPattern>,
+    /// Hosts that it may send requests to.
+    pub hosts: Vec<AllowedHost>,
+    /// Functions, beside itself, that may get the answers.
+    pub answers: Vec<String>,
 }
 
 impl Permissions {
@@ -50,6 +54,10 @@ impl Permissions {
 
     pub(crate) fn may_read(&self, blob: &str) -> bool {
         self.blobs_read.iter().any(|pattern| pattern.matches(blob))
+    }
+
+    pub(crate) fn may_request(&self, target: &Target) -> bool {
+        self.hosts.iter().any(|host| host.allows(target))
     }
 
     pub(crate) fn may_publish(&self, topic: &str) -> bool {

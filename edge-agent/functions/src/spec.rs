@@ -89,6 +89,8 @@ fn permissions(manifest: &Manifest) -> Result<Permissions, SpecCause> {
         secrets: allow.secrets.clone(),
         twin: allow.twin.clone(),
         metrics: allow.metrics.clone(),
+        hosts: allow.hosts.clone(),
+        answers: allow.answers.clone(),
         blobs: allow.blobs.clone(),
         blobs_read: allow.blobs_read.iter().chain(triggers).cloned().collect(),
     })

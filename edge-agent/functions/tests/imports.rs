@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use agent_core::Effect;
-use agent_core::effect::{Number, Response};
+use agent_core::effect::{Number, Request, Response};
 use agent_functions::{Engine, LogLine, Outcome, TrapKind};
 use common::{Broken, State, data, effects, event, guest, guest_with, load, run, spec, trap, trap_of};
 use function_abi::{Attributes, EventHeader, LogLevel, Priority, PublishFlags};
@@ -382,6 +382,134 @@ fn an_answer_has_a_status_and_header_fields_that_can_be_sent() {
     }
     let smuggled = [data(0, b"\x01\0\0\0\x02\0\0\0x\r\n"), data(40, b"body")].concat();
     assert!(trap_of(&smuggled, &respond(200, 11)).message.contains("is no header field"));
+}
+
+/// A head of these attributes.
+fn head(attributes: &[(&str, &str)]) -> Vec<u8> {
+    let mut head = Vec::new();
+    for (name, value) in attributes {
+        Attributes::write(name, value, |part| head.extend_from_slice(part)).unwrap();
+    }
+    head
+}
+
+/// A run that lists one request.
+fn requesting(url: &[u8], head: &[u8], body: &[u8]) -> agent_functions::Run {
+    let fields = [data(0, url), data(8_192, head), data(16_384, body)].concat();
+    let (url, head, body) = (url.len(), head.len(), body.len());
+    let call = format!(
+        "(call $request (i32.const 0) (i32.const {url}) (i32.const 8192) (i32.const {head}) (i32.const 16384)
+            (i32.const {body}))"
+    );
+    run(&load(&guest_with(&fields, &call)))
+}
+
+#[test]
+fn a_request_says_all_that_it_is_and_has_defaults_for_the_rest() {
+    let default = Request {
+        url: "https://a.example/x?y=1".into(),
+        method: "GET".into(),
+        headers: Vec::new(),
+        body: Vec::new(),
+        to: "under-test".into(),
+        timeout_ms: 10_000,
+        tries: 5,
+        tag: None,
+    };
+    let url = default.url.as_bytes();
+    assert_eq!(effects(requesting(url, b"", b"")), [Effect::Request(default.clone())]);
+    let with_body = Request { method: "POST".into(), body: b"body".to_vec(), ..default.clone() };
+    assert_eq!(effects(requesting(url, b"", b"body")), [Effect::Request(with_body)]);
+    let full = head(&[
+        ("method", "PUT"),
+        ("header.X-Key", "1"),
+        ("to", "other"),
+        ("header.idempotency-key", "mine"),
+        ("timeout_ms", "100"),
+        ("tries", "20"),
+        ("tag", "t"),
+    ]);
+    let all = Request {
+        url: "http://c.b.example:81".into(),
+        method: "PUT".into(),
+        headers: vec![("x-key".into(), "1".into()), ("idempotency-key".into(), "mine".into())],
+        body: b"body".to_vec(),
+        to: "other".into(),
+        timeout_ms: 100,
+        tries: 20,
+        tag: Some("t".into()),
+    };
+    assert_eq!(effects(requesting(all.url.as_bytes(), &full, b"body")), [Effect::Request(all)]);
+}
+
+#[test]
+fn a_request_that_is_malformed_or_not_allowed_ends_the_run() {
+    let long = format!("https://a.example/{}", "x".repeat(4_096));
+    for url in [
+        "",
+        "a.example",
+        "ftp://a.example",
+        "https://u:p@a.example",
+        "https://a.example\\@evil.example/",
+        "https://a.example#x",
+        "https://a.example /",
+        "https://a.example\r\nx: y",
+        "https://127.1",
+        &long,
+    ] {
+        let refused = trap(requesting(url.as_bytes(), b"", b""));
+        assert_eq!(refused.kind, TrapKind::BadArgument, "{url}: {refused}");
+        assert!(refused.message.contains("request: the URL") && refused.message.len() < 1_000, "{refused}");
+    }
+    assert_eq!(trap(requesting(b"https://a.example/\xff", b"", b"")).kind, TrapKind::BadText);
+
+    for (host, shown) in [
+        ("evil.example", "evil.example"),
+        ("b.example:81", "b.example"),
+        ("c.b.example", "c.b.example"),
+        ("a.example:8443", "at port 8443"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[::1]", "[::1]"),
+    ] {
+        let refused = trap(requesting(format!("https://{host}/").as_bytes(), b"", b""));
+        assert_eq!(refused.kind, TrapKind::NotAllowed, "{refused}");
+        assert!(
+            refused.message.contains(shown) && refused.message.contains("allowed: \"a.example\", \"*.b.example:81\""),
+            "{refused}"
+        );
+    }
+    let elsewhere = trap(requesting(b"https://a.example", &head(&[("to", "foreign")]), b""));
+    assert_eq!(elsewhere.kind, TrapKind::NotAllowed);
+    assert!(elsewhere.message.contains("may not go to the function foreign"), "{elsewhere}");
+
+    let long = "x".repeat(1_025);
+    for (attributes, why) in [
+        (&[("metod", "GET")][..], "allowed are method, header.NAME, to, timeout_ms, tries and tag"),
+        (&[("method", "get")], "allowed are \"GET\""),
+        (&[("method", "CONNECT")], "is no method"),
+        (&[("method", "GET"), ("method", "GET")], "said twice"),
+        (&[("to", "@retry/x")], "is no name of a function"),
+        (&[("timeout_ms", "99")], "allowed is a whole number from 100 to 120000"),
+        (&[("timeout_ms", "-1")], "timeout_ms is"),
+        (&[("tries", "0")], "from 1 to 20"),
+        (&[("tries", "99999999999999999999")], "from 1 to 20"),
+        (&[("tag", &long)], "1025 bytes long"),
+        (&[("header.x", "a\r\nb: c")], "is no header field"),
+        (&[("header.a b", "")], "is no header field"),
+        (&[("header.", "x")], "is no header field"),
+        (&[("header.Host", "evil")], "is the gateway's to say"),
+        (&[("header.Transfer-Encoding", "chunked")], "is the gateway's to say"),
+        (&[("header.Proxy-Authorization", "x")], "is the gateway's to say"),
+    ] {
+        let refused = trap(requesting(b"https://a.example", &head(attributes), b""));
+        assert_eq!(refused.kind, TrapKind::BadArgument, "{refused}");
+        assert!(refused.message.contains(why), "{refused}");
+    }
+    let whole = head(&[("tag", "t")]);
+    for cut in 1..whole.len() {
+        let refused = trap(requesting(b"https://a.example", &whole[..cut], b""));
+        assert!(refused.message.contains("the head is damaged"), "{refused}");
+    }
 }
 
 /// Which keys a function finds that walks through its state: what is in the store, after what it wrote itself.

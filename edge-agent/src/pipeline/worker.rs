@@ -194,7 +194,8 @@ fn handle(
                     | Effect::Enqueue { .. }
                     | Effect::TwinReport { .. }
                     | Effect::Count { .. }
-                    | Effect::Observe { .. } => {}
+                    | Effect::Observe { .. }
+                    | Effect::Request(_) => {}
                     // Taken out.
                     Effect::BlobPut { .. } | Effect::BlobDelete { .. } => {}
                 }

@@ -219,6 +219,8 @@ pub struct Wakers {
     pub publishes: Notify,
     /// There are messages.
     pub messages: Notify,
+    /// There may be HTTP requests to be sent.
+    pub requests: Notify,
     /// Records take more room than they may.
     pub quotas: Notify,
 }
@@ -392,6 +394,7 @@ impl Group {
         wakers.publishes.notify_one();
         if committed.messages > 0 {
             wakers.messages.notify_one();
+            wakers.requests.notify_one();
         }
     }
 }

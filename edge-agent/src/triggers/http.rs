@@ -178,8 +178,8 @@ impl Routes {
     }
 }
 
-/// Header fields as attributes, as far as they are text and there is room; never the gateway's own credential.
-fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
+/// Header fields as attributes, as far as they are text and there is room; never a credential.
+pub(crate) fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
     let mut room = limits::HTTP_HEADER_BYTES;
     let mut fields = Vec::new();
     for (name, value) in headers {

@@ -109,7 +109,7 @@ impl Queues {
                 let (messages, next) = match found {
                     Ok(found) => found,
                     Err(error) => {
-                        self.pass_over(error).await?;
+                        pass_over(&self.pipeline, &self.writer, error).await?;
                         return Ok(Some(now_us));
                     }
                 };
@@ -133,17 +133,20 @@ impl Queues {
         let origin = Origin { uses: Uses::Message(id), attempts };
         self.pipeline.submit_to(slot, event, origin, Box::new(move |_| drop(hold))).await;
     }
+}
 
-    // What is damaged must not stand in the way of what is not.
-    async fn pass_over(&mut self, error: StoreError) -> Result<(), StoreError> {
-        let Some(Damage::Message { id, .. }) = error.damage() else { return Err(error) };
-        let write = Write::MessageLost { id: *id };
-        self.pipeline.counters.alarms.add(1);
-        tracing::error!("{error}; it is lost, and the messages after it go on");
-        // If that fails too, it is found again.
-        let _ = self.writer.write(vec![write]).await;
-        Ok(())
-    }
+/// Deletes a message that cannot be read: what is damaged must not stand in the way of what is not.
+///
+/// # Errors
+/// It is another error, and nothing was deleted.
+pub async fn pass_over(pipeline: &Pipeline, writer: &Sender, error: StoreError) -> Result<(), StoreError> {
+    let Some(Damage::Message { id, .. }) = error.damage() else { return Err(error) };
+    let write = Write::MessageLost { id: *id };
+    pipeline.counters.alarms.add(1);
+    tracing::error!("{error}; it is lost, and the messages after it go on");
+    // If that fails too, it is found again.
+    let _ = writer.write(vec![write]).await;
+    Ok(())
 }
 
 /// The queues that a function reads, its retries first.

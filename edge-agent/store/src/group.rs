@@ -136,6 +136,15 @@ impl<'a> Group<'a> {
                 Ok(())
             }),
             Write::Watched(path, file) => blobs::watch(self.transaction, self.scratch, path, file.as_ref()),
+            Write::Requested { id, due_us, attempts } => self.requested(*id, *due_us, *attempts),
+            Write::Answered { id, to, event } => {
+                if messages::delete(self.transaction, *id)? {
+                    self.position.messages = self.position.messages.saturating_sub(1);
+                    // Due whatever the clock says. Under a number of its own: that of the request is used up.
+                    self.put_message(None, &messages::retry_queue(to), 0, 0, event)?;
+                }
+                Ok(())
+            }
             Write::Scheduled(scheduled) => scheduled.store(self.transaction),
             Write::StateEnded { time_us } => self.state_ended(*time_us),
             Write::TellUsage { stamp } => {
@@ -261,6 +270,11 @@ impl<'a> Group<'a> {
                 }
                 Ok(())
             }
+            Effect::Request(request) => {
+                let event = request.waiting(&outcome.event.device, outcome.stamp.wall_us);
+                // Due whatever the clock says.
+                self.put_message(None, &messages::request_queue(&outcome.function_name), 0, 0, &event)
+            }
             // Given by whoever waits for it, after the commit.
             Effect::Respond(_) => Ok(()),
             // In `Outcome::blobs`, with their contents on the disk.
@@ -323,6 +337,14 @@ impl<'a> Group<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn requested(&mut self, id: u64, due_us: u64, attempts: u32) -> Result<(), Cause> {
+        let Some(found) = messages::find(self.transaction, id)? else { return Ok(()) };
+        // What is damaged is found, and passed over, by whoever reads the queue.
+        let Ok(message) = found else { return Ok(()) };
+        rows::write_message(self.scratch, attempts, &message.event);
+        messages::put(self.transaction, Some(id), &message.queue, due_us, &message.event, self.scratch)
     }
 
     // `id` is that of a message that it takes the place of.

@@ -154,6 +154,7 @@ fn kind(kind: EventKind) -> &'static str {
         EventKind::Queue => "queue",
         EventKind::Device => "device",
         EventKind::Blob => "blob",
+        EventKind::Answer => "answer",
         _ => "other",
     }
 }

@@ -101,7 +101,7 @@ pub use blobs::{Blob, ContentDigest, WatchedFile};
 pub use boots::{Boot, MAX_BOOTS};
 pub use error::{Damage, ErrorKind, StoreError};
 pub use functions::FunctionUsage;
-pub use messages::{Message, retry_queue};
+pub use messages::{Message, request_queue, retry_queue};
 pub use queue::Queue;
 pub use reader::{Head, Heads, MAX_READ_BYTES, Outbox, Reader, Untold};
 pub use recover::{Recovery, salvage_copy};

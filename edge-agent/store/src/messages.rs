@@ -29,6 +29,18 @@ pub fn retry_queue(function: &str) -> String {
     format!("@retry/{function}")
 }
 
+/// What the queues of requests begin with.
+const REQUESTS: &str = "@request/";
+
+/// What comes after every queue of requests in the order of bytes.
+const AFTER_REQUESTS: &str = "@request0";
+
+/// The queue of the HTTP requests that a function of this name wants sent: each is the event that
+/// [`Request::waiting`](agent_core::request::Request::waiting) makes. No queue that a function names begins so.
+pub fn request_queue(function: &str) -> String {
+    format!("{REQUESTS}{function}")
+}
+
 /// The checksum over what decides when who gets it, too.
 fn checksum(queue: &str, due_us: u64, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
@@ -67,6 +79,15 @@ pub(crate) fn delete(connection: &Connection, id: u64) -> Result<bool, Cause> {
     Ok(deleted.is_some())
 }
 
+/// Reads the message of this number, if there is one; the inner error says what is wrong with it.
+pub(crate) fn find(connection: &Connection, id: u64) -> Result<Option<Result<Message, String>>, Cause> {
+    let found = connection
+        .prepare_cached("SELECT id, queue, due_us, checksum, body FROM messages WHERE id = ?1")?
+        .query_row([rows::integer(id)], |row| Ok(read(row).map(|(message, _)| message)))
+        .optional()?;
+    Ok(found)
+}
+
 /// A row of id, queue, due_us, checksum and body; the body, too.
 pub(crate) fn read<'a>(row: &'a Row<'_>) -> Result<(Message, &'a [u8]), String> {
     let id = rows::number(rows::column(row, 0)?);
@@ -75,6 +96,28 @@ pub(crate) fn read<'a>(row: &'a Row<'_>) -> Result<(Message, &'a [u8]), String> 
     let body = rows::checked_by(row, 3, 4, |body| checksum(&queue, due_us, body))?;
     let (attempts, event) = rows::read_message(body)?;
     Ok((Message { id, queue: queue.into(), due_us, attempts, event }, body))
+}
+
+/// The queues of requests that hold any. Each is found by itself, for what lies in them is not to be read.
+pub(crate) fn request_queues(connection: &Connection) -> Result<Vec<String>, Cause> {
+    let mut statement = connection
+        .prepare_cached("SELECT queue FROM messages WHERE queue > ?1 AND queue < ?2 ORDER BY queue LIMIT 1")?;
+    let mut queues: Vec<String> = Vec::new();
+    loop {
+        let after = queues.last().map_or(REQUESTS, String::as_str);
+        match statement.query_row((after, AFTER_REQUESTS), |row| row.get(0)).optional()? {
+            Some(queue) => queues.push(queue),
+            None => return Ok(queues),
+        }
+    }
+}
+
+/// How many requests wait, counted up to `max`.
+pub(crate) fn requests(connection: &Connection, max: usize) -> Result<u64, Cause> {
+    let count = connection
+        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM messages WHERE queue > ?1 AND queue < ?2 LIMIT ?3)")?
+        .query_row((REQUESTS, AFTER_REQUESTS, rows::bound(max as u64)), |row| row.get(0))?;
+    Ok(rows::number(count))
 }
 
 /// At most `max` messages of a queue that are due, those first that have been for longest; and when the next one is due

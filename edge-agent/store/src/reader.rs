@@ -276,6 +276,22 @@ impl Reader {
         messages::due(&self.connection, queue, now_us, max).map_err(self.failed("read messages from"))
     }
 
+    /// The queues of HTTP requests that hold any, in order.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn request_queues(&mut self) -> Result<Vec<String>, StoreError> {
+        messages::request_queues(&self.connection).map_err(self.failed("look for requests in"))
+    }
+
+    /// How many HTTP requests have no answer yet; `max`, if there are more.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn request_count(&mut self, max: usize) -> Result<u64, StoreError> {
+        messages::requests(&self.connection, max).map_err(self.failed("count the requests in"))
+    }
+
     /// How many messages wait, due or not.
     ///
     /// # Errors

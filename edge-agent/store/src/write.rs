@@ -85,6 +85,25 @@ pub enum Write {
         /// Its id.
         id: u64,
     },
+    /// An HTTP request was tried, and is to be tried again. If it is not there any more, nothing changes.
+    Requested {
+        /// Its message.
+        id: u64,
+        /// Not before this time by the wall clock, microseconds since 1970-01-01 UTC.
+        due_us: u64,
+        /// How often it was sent so far.
+        attempts: u32,
+    },
+    /// An HTTP request is over: it goes, and its answer comes as a message to a function, in one transaction. If the request is
+    /// not there any more, nothing changes: it was answered before.
+    Answered {
+        /// The message of the request.
+        id: u64,
+        /// Name of the function that gets the answer.
+        to: String,
+        /// The answer.
+        event: Event,
+    },
     /// Up to which moment a schedule was served.
     Scheduled(Scheduled),
     /// Values of state that no event of this time or later finds are deleted, at most [`EXPIRE_ROWS`](crate::EXPIRE_ROWS) of

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use function_sdk::{Context, Error, LogLevel, PublishFlags, Result, function};
+use function_sdk::{Context, Error, LogLevel, PublishFlags, Request, Result, function};
 
 #[function]
 fn on_event(commands: &str, cx: &mut Context) -> Result {
@@ -111,6 +111,13 @@ fn obey(line: &str, cx: &mut Context) -> Result {
             let (offset, mut room) = (number(offset)?, vec![0; number(length)? as usize]);
             let read = cx.blob_read(name, offset, &mut room);
             answer_read(read.map(|read| room[..read].to_vec()), cx)
+        }
+        "request" => {
+            let (method, rest) = cut(rest);
+            let (tag, rest) = cut(rest);
+            let (url, body) = cut(rest);
+            cx.request(Request::new(url).method(method).tag(tag).body(body)?);
+            Ok(())
         }
         "log" => {
             match cut(rest) {

@@ -111,6 +111,11 @@ pub enum EventKind {
     Queue = 3,
     /// A device connected to the gateway's own broker, or is gone. The topic is `connected` or `disconnected`.
     Device = 4,
+    /// What became of an HTTP request that a function listed. The topic is the URL without its query, the device that of the
+    /// event from which the request came, the payload the body. Attributes: `status`, if an answer came; `error`, what failed,
+    /// if it did; `tag`, if the request had one; `request`, its number, which never changes; `attempts`, how often it was
+    /// sent; `header.NAME` (lower case); `attempt`, from 1.
+    Answer = 5,
     /// A blob was stored. The topic is its name, `BUCKET/NAME`, the payload is empty. Attributes: `digest` (SHA-256 in
     /// hex), `size` in bytes, `type`, `bucket`, `name` (without the bucket); `attempt`, from 1.
     Blob = 6,
@@ -125,6 +130,7 @@ impl EventKind {
             2 => Some(Self::Schedule),
             3 => Some(Self::Queue),
             4 => Some(Self::Device),
+            5 => Some(Self::Answer),
             6 => Some(Self::Blob),
             _ => None,
         }

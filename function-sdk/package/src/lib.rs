@@ -27,6 +27,7 @@ pub mod checked;
 mod config;
 mod digest;
 mod extism;
+mod host;
 mod manifest;
 mod names;
 mod package;
@@ -40,6 +41,7 @@ pub use blob::{BlobError, BlobPattern, check_blob_name, check_bucket};
 pub use config::{ConfigError, ConfigValue, config_value};
 pub use digest::Digest;
 pub use extism::{Extism, ExtismInput};
+pub use host::{AllowedHost, HostError, MAX_URL_BYTES, Target, UrlError};
 pub use manifest::{Allow, Limits, Manifest, Partition, Retry};
 pub use names::{
     FilterError, MAX_TWIN_NAME_BYTES, MAX_TWIN_VALUE_BYTES, NameError, check_filter, check_function_name,

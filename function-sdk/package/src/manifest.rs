@@ -8,6 +8,7 @@ use crate::blob::BlobPattern;
 use crate::checked::{self, Mistakes, Rule, Table, Value, integer, one_of, parsed, text};
 use crate::config::{ConfigValue, config_value};
 use crate::extism::{Extism, extism, not_allowed};
+use crate::host::AllowedHost;
 use crate::names::{
     check_filter, check_function_name, check_metric_name, check_secret_name, check_stream_name, check_twin_name,
     pattern_matches,
@@ -128,6 +129,10 @@ pub struct Allow {
     pub blobs: Vec<BlobPattern>,
     /// Blobs that it may read, besides those of its triggers.
     pub blobs_read: Vec<BlobPattern>,
+    /// Hosts that it may send requests to.
+    pub hosts: Vec<AllowedHost>,
+    /// Functions, beside itself, that may get the answers.
+    pub answers: Vec<String>,
 }
 
 impl Allow {
@@ -196,6 +201,8 @@ impl Manifest {
     /// metrics = ["rejected", "celsius"] # what it counts and observes; at most 32 names of a-z, 0-9, dots and underscores
     /// blobs = ["thumbs/*"]              # blobs that it may store and delete
     /// blobs_read = ["masks/*"]          # blobs that it may read, besides those of its triggers
+    /// hosts = ["*.example.org", "10.0.0.5:8080"]   # hosts that it may send requests to; with a port if it is not the scheme's
+    /// answers = ["webhook-log"]         # functions, beside itself, that may get the answers to them
     ///
     /// [config]                          # what a deployment may set: a key and its default
     /// limit = 30.0
@@ -255,6 +262,8 @@ fn body(root: &mut Table<'_, '_>) -> Option<Manifest> {
             ),
             blobs: t.list("blobs", 0..=MAX_ALLOWED, blob_pattern()),
             blobs_read: t.list("blobs_read", 0..=MAX_ALLOWED, blob_pattern()),
+            hosts: t.list("hosts", 0..=MAX_ALLOWED, allowed_host()),
+            answers: t.list("answers", 0..=MAX_ALLOWED, parsed_text("a function's name", check_function_name)),
         })
     });
     let config = root.table("config", |t| Some(t.entries(MAX_CONFIG, config_key, config_value())));
@@ -312,6 +321,10 @@ pub(crate) fn parsed_text<E: std::fmt::Display>(
 
 pub(crate) fn topic_filter() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
     parsed_text("a topic filter such as \"sensors/+/temperature\"", check_filter)
+}
+
+fn allowed_host() -> Rule<impl Fn(&Value<'_>) -> Result<AllowedHost, String>> {
+    parsed("a host such as \"api.example.org\", \"*.example.org\" or \"10.0.0.5:8080\"", str::parse)
 }
 
 fn allowed_stream() -> Rule<impl Fn(&Value<'_>) -> Result<String, String>> {
@@ -413,6 +426,23 @@ mod tests {
         ] {
             assert!(found.contains(line), "{found}");
         }
+    }
+
+    #[test]
+    fn hosts_and_who_gets_their_answers_are_checked() {
+        let allow =
+            Manifest::parse("f", &format!("{SMALL}[allow]\nhosts = ['*.a.org:81']\nanswers = ['g']\n")).unwrap().allow;
+        assert_eq!((allow.hosts[0].to_string().as_str(), allow.answers), ("*.a.org:81", vec!["g".to_owned()]));
+        let found = mistakes(&format!("{SMALL}[allow]\nhosts = ['https://a.org', '127.1']\nanswers = ['G']\n"));
+        let begins = [
+            "function.toml:7:11: allow.hosts[1]: is \"https://a.org\": the port \"//a.org\" is none",
+            "function.toml:7:28: allow.hosts[2]: is \"127.1\": the host \"127.1\" is none",
+            "function.toml:8:13: allow.answers[1]: is \"G\": a function's name begins with",
+        ];
+        for (line, begin) in found.lines().zip(begins) {
+            assert!(line.starts_with(begin), "{line}\n{begin}");
+        }
+        assert_eq!(found.lines().count(), 3, "{found}");
     }
 
     #[test]

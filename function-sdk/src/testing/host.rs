@@ -5,17 +5,19 @@ use std::panic::resume_unwind;
 
 use function_abi::{BLOB_DIGEST, LogLevel, Priority, PublishFlags};
 use function_package::{
-    Allow, BlobPattern, Limits, MAX_TWIN_VALUE_BYTES, check_blob_name, check_metric_name, check_stream_name,
+    Allow, BlobPattern, Limits, MAX_TWIN_VALUE_BYTES, Target, check_blob_name, check_metric_name, check_stream_name,
     check_twin_name,
 };
 
-use super::{Emitted, Enqueued, LogLine, Published, PutBlob, Reported, Response, State, Stored};
+use super::{Emitted, Enqueued, LogLine, Published, PutBlob, Reported, Requested, Response, State, Stored};
+use crate::Request;
 
 /// Why a run ended in the middle; thrown, since an effect that is not allowed does not return on a gateway either.
 pub(super) struct Trap(pub(super) String);
 
 /// What the handler sees of the gateway.
 pub(crate) struct Host {
+    name: String,
     config: BTreeMap<String, String>,
     secrets: BTreeMap<String, String>,
     limits: Limits,
@@ -30,6 +32,7 @@ pub(crate) struct Host {
     pub(super) published: Vec<Published>,
     pub(super) enqueued: Vec<Enqueued>,
     pub(super) reported: Vec<Reported>,
+    pub(super) requested: Vec<Requested>,
     pub(super) response: Option<Response>,
     pub(super) counted: Vec<(String, f64)>,
     pub(super) observed: Vec<(String, f64)>,
@@ -54,6 +57,7 @@ fn trap(message: String) -> ! {
 
 impl Host {
     pub(super) fn new(
+        name: String,
         (config, secrets): (BTreeMap<String, String>, BTreeMap<String, String>),
         (state, elsewhere): (State, u64),
         limits: Limits,
@@ -62,6 +66,7 @@ impl Host {
         time_us: u64,
     ) -> Self {
         Self {
+            name,
             config,
             secrets,
             limits,
@@ -74,6 +79,7 @@ impl Host {
             emitted: Vec::new(),
             published: Vec::new(),
             enqueued: Vec::new(),
+            requested: Vec::new(),
             response: None,
             counted: Vec::new(),
             observed: Vec::new(),
@@ -274,6 +280,32 @@ impl Host {
             ));
         }
         self.admit(name.len() + size_of::<f64>());
+    }
+
+    /// The URL, and whether it is allowed; what the head may say is for the gateway to check.
+    pub(crate) fn request(&mut self, request: Request) {
+        let Request { url, head, body } = request;
+        let target = match Target::parse(&url) {
+            Ok(target) => target,
+            Err(error) => trap(format!("request: the URL {url:?} cannot be used: {error}")),
+        };
+        if let Some(allow) = &self.allow {
+            if !allow.hosts.iter().any(|host| host.allows(&target)) {
+                trap(format!(
+                    "request: the host of {url:?} is not allowed; name it in function.toml under [allow] hosts"
+                ));
+            }
+            let to = head.iter().find(|(name, _)| name == "to").map_or(&self.name, |(_, to)| to);
+            if *to != self.name && !allow.answers.contains(to) {
+                trap(format!(
+                    "request: answers to {to:?} are not allowed; name it in function.toml under [allow] answers"
+                ));
+            }
+        }
+        self.admit(
+            url.len() + head.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>() + body.len(),
+        );
+        self.requested.push(Requested { url, head, body });
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, text: &str) {

@@ -7,6 +7,7 @@ use agent_core::{Event, Identity, topic};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use function_abi::EventKind;
+use function_package::Target;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -66,6 +67,7 @@ enum Kind {
     Queue,
     Device,
     Blob,
+    Answer,
 }
 
 impl Kind {
@@ -77,6 +79,7 @@ impl Kind {
             EventKind::Queue => Self::Queue,
             EventKind::Device => Self::Device,
             EventKind::Blob => Self::Blob,
+            EventKind::Answer => Self::Answer,
             _ => Self::Mqtt,
         }
     }
@@ -89,6 +92,7 @@ impl Kind {
             Self::Queue => EventKind::Queue,
             Self::Device => EventKind::Device,
             Self::Blob => EventKind::Blob,
+            Self::Answer => EventKind::Answer,
         }
     }
 }
@@ -204,6 +208,15 @@ impl Numbering {
                 add("attempt", "1".to_owned());
             }
             Kind::Blob => add("type", "application/octet-stream".to_owned()),
+            Kind::Answer => {
+                self.messages += 1;
+                add("request", format!("{:016x}-{}", 1, self.messages));
+                add("attempts", "1".to_owned());
+                add("attempt", "1".to_owned());
+                if !attributes.contains_key("error") {
+                    attributes.entry("status".to_owned()).or_insert_with(|| "200".to_owned());
+                }
+            }
             Kind::Mqtt | Kind::Device => {}
         }
         attributes.into_iter().collect()
@@ -225,6 +238,13 @@ impl Line<'_> {
                 Some("it has no \"device\"; say which one comes or goes".to_owned())
             }
             Kind::Blob => function_package::check_blob_name(&self.topic).err().map(|error| error.to_string()),
+            Kind::Answer => match Target::parse(&self.topic) {
+                Ok(_) if !self.topic.contains('?') => None,
+                Ok(_) => Some("its topic has a query; of an answer it is the URL without it".to_owned()),
+                Err(error) => {
+                    Some(format!("its topic is {:?}; of an answer it is the URL of the request: {error}", self.topic))
+                }
+            },
             _ if self.topic.is_empty() => Some("its topic is empty; name the schedule or the queue".to_owned()),
             _ => None,
         };

@@ -1,7 +1,7 @@
 //! What came of an event, for people and for programs.
 
 use agent_core::dedup::Verdict;
-use agent_core::effect::Response;
+use agent_core::effect::{Request, Response};
 use agent_core::{Effect, Event};
 use agent_functions::{LogLine, Trap};
 use function_abi::{EventKind, LogLevel, Priority};
@@ -62,6 +62,11 @@ pub(crate) fn title(number: usize, event: &Event) -> String {
         EventKind::Queue => "queue ".to_owned(),
         EventKind::Device => "device ".to_owned(),
         EventKind::Blob => "blob ".to_owned(),
+        // What failed says more than a status that goes with it.
+        EventKind::Answer => {
+            let said = attribute("error").or(attribute("status")).unwrap_or_default();
+            format!("answer ({}) ", text(said.as_bytes()))
+        }
         _ => String::new(),
     };
     let query = attribute("query").map_or(String::new(), |query| format!("?{}", text(query.as_bytes())));
@@ -116,6 +121,7 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
                             if headers.is_empty() { String::new() } else { format!(" ({})", headers.join(", ")) };
                         add(Kind::Publish, "respond", format!("{status}{headers}  {}", text(body)));
                     }
+                    Effect::Request(request) => add(Kind::Publish, "request", requested(request)),
                 }
             }
         }
@@ -145,6 +151,16 @@ pub(crate) fn lines(ran: &Ran, hide: &[Hide]) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// A request in one line.
+fn requested(request: &Request) -> String {
+    let Request { url, method, headers, body, to, timeout_ms, tries, tag } = request;
+    let mut parts = vec![format!("to {to}"), format!("{tries} tries of {timeout_ms} ms")];
+    parts.extend(tag.iter().map(|tag| format!("tag {}", text(tag.as_bytes()))));
+    parts.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    let line = format!("{method} {url} ({})", parts.join(", "));
+    if body.is_empty() { line } else { format!("{line}  {}", text(body)) }
 }
 
 /// What a gateway does with an event that it does not give to the function.
@@ -246,6 +262,17 @@ enum ShownEffect<'a> {
         #[serde(flatten)]
         body: bytes::Readable<'a>,
     },
+    Request {
+        method: &'a str,
+        url: &'a str,
+        headers: &'a [(String, String)],
+        to: &'a str,
+        timeout_ms: u32,
+        tries: u32,
+        tag: Option<&'a str>,
+        #[serde(flatten)]
+        body: bytes::Readable<'a>,
+    },
 }
 
 #[derive(Serialize)]
@@ -317,6 +344,16 @@ impl<'a> ShownEffect<'a> {
             Effect::Respond(Response { status, headers, body }) => {
                 Self::Respond { status: *status, headers, body: bytes::json(body) }
             }
+            Effect::Request(Request { url, method, headers, body, to, timeout_ms, tries, tag }) => Self::Request {
+                method,
+                url,
+                headers,
+                to,
+                timeout_ms: *timeout_ms,
+                tries: *tries,
+                tag: tag.as_deref(),
+                body: bytes::json(body),
+            },
         }
     }
 }

@@ -36,6 +36,7 @@ pub(crate) const IMPORTS: &str = r#"
     (import "edge_v1" "observe" (func $observe (param i32 i32 f64)))
     (import "edge_v1" "blob_put" (func $blob_put (param i32 i32 i32 i32 i32 i32)))
     (import "edge_v1" "blob_delete" (func $blob_delete (param i32 i32)))
+    (import "edge_v1" "request" (func $request (param i32 i32 i32 i32 i32 i32)))
     (import "edge_v1" "log" (func $log (param i32 i32 i32)))
     (import "edge_v1" "fail" (func $fail (param i32 i32)))"#;
 
@@ -81,6 +82,8 @@ pub(crate) fn spec() -> Spec {
             metrics: vec!["m".to_owned()],
             blobs: vec!["thumbs/*".parse().unwrap()],
             blobs_read: vec!["images/*".parse().unwrap()],
+            hosts: ["a.example", "*.b.example:81"].map(|host| host.parse().unwrap()).to_vec(),
+            answers: vec!["other".to_owned()],
         },
         config: BTreeMap::from([("unit".to_owned(), "celsius".to_owned()), ("empty".to_owned(), String::new())]),
         extism: None,

@@ -1,6 +1,7 @@
 //! Messages and schedules: what waits for a function, and is used up with what the function does about it.
 
-use agent_core::effect::Effect;
+use agent_core::Event;
+use agent_core::effect::{Effect, Request};
 use agent_core::event::EventKind;
 use agent_store::{Damage, Message, OutcomeResult, Scheduled, Store, Uses, Write, inspect};
 use sync_protocol::records::Class;
@@ -85,6 +86,59 @@ fn an_event_that_is_tried_again_keeps_all_it_was_and_its_number() {
     let given_up = outcome(it.function, OutcomeResult::Dead(dead()));
     let committed = it.store.commit(&[using(Uses::Message(first.id), given_up)]).unwrap();
     assert_eq!((committed.messages, committed.dead_letters), (0, 1));
+}
+
+fn requesting(it: &Fixture, url: &str) -> Write {
+    let request = Request {
+        url: url.into(),
+        method: "POST".into(),
+        headers: vec![("x".into(), "y".into())],
+        body: b"body".to_vec(),
+        to: "other".into(),
+        timeout_ms: 1_000,
+        tries: 3,
+        tag: None,
+    };
+    it.effects(vec![Effect::Request(request)])
+}
+
+/// The requests that wait, due or not.
+fn requests(it: &mut Fixture) -> Vec<Message> {
+    let queues = it.reader.request_queues().unwrap();
+    queues.into_iter().flat_map(|queue| messages(it, &queue)).collect()
+}
+
+#[test]
+fn a_request_waits_with_the_effects_of_its_run_and_is_replaced_by_its_answer_once() {
+    let mut it = Fixture::new();
+    let writes =
+        [requesting(&it, "http://a/1"), requesting(&it, "http://a/2"), it.effects(vec![enqueue("q", b"x", 0)])];
+    assert_eq!(it.store.commit(&writes).unwrap().messages, 3);
+    let mut it = it.reopen();
+    assert_eq!(it.reader.request_queues().unwrap(), ["@request/mean"]);
+    assert_eq!([9, 1].map(|max| it.reader.request_count(max).unwrap()), [2, 1]);
+    let [first, second] = &requests(&mut it)[..] else { panic!("two requests") };
+    let wanted = Request::of(&first.event).unwrap();
+    assert_eq!((wanted.url.as_str(), wanted.to.as_str(), &wanted.body[..]), ("http://a/1", "other", &b"body"[..]));
+    assert_eq!(first.event.device, event().device);
+
+    // Put off, it keeps its number, and all that it is.
+    it.store.commit(&[Write::Requested { id: first.id, due_us: 9, attempts: 1 }]).unwrap();
+    let later = requests(&mut it).into_iter().find(|message| message.id == first.id).unwrap();
+    assert_eq!((later.due_us, later.attempts, &later.event), (9, 1, &first.event));
+
+    let answer = |body: &[u8]| Event { payload: body.into(), kind: EventKind::Answer, ..event() };
+    let answered = |body| Write::Answered { id: first.id, to: "other".into(), event: answer(body) };
+    // Twice in one group, and once more after that.
+    assert_eq!(it.store.commit(&[answered(b"one"), answered(b"two")]).unwrap().messages, 3);
+    let put_off = Write::Requested { id: first.id, due_us: 1, attempts: 2 };
+    assert_eq!(it.store.commit(&[answered(b"three"), put_off]).unwrap().messages, 3);
+    let mut it = it.reopen();
+    let [waits] = &messages(&mut it, "@retry/other")[..] else { panic!("one answer") };
+    assert_eq!((waits.attempts, &waits.event), (0, &answer(b"one")));
+    assert_ne!(waits.id, first.id);
+    assert_eq!(requests(&mut it).iter().map(|message| message.id).collect::<Vec<_>>(), [second.id]);
+    assert!(inspect(it.dir.path(), |_| true).unwrap().is_whole());
 }
 
 #[test]
