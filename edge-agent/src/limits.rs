@@ -62,6 +62,9 @@ pub const REQUESTS_COUNTED: usize = 10_000;
 /// How often the clock is looked at by whoever waits for a time of day: it may be set.
 pub const LOOK_AT_CLOCK: Duration = Duration::from_secs(20);
 
+/// How long a request of a function waits whose answer could not be written.
+pub const REQUEST_AGAIN: Duration = Duration::from_secs(1);
+
 /// Requests to functions over HTTP that wait for their answer at once. Each holds its body.
 pub const HTTP_REQUESTS: usize = 256;
 

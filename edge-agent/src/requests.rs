@@ -147,8 +147,12 @@ impl Requests {
                     Write::Answered { id, to: request.to.clone(), event }
                 }
             };
-            // If it was not written, the request is made once more.
-            if writer.write(vec![write]).await.is_none() || matches!(decided, Next::Later { .. }) {
+            if writer.write(vec![write]).await.is_none() {
+                // The request is made once more; not at once, for the store has to come back first.
+                tokio::time::sleep(limits::REQUEST_AGAIN).await;
+                return;
+            }
+            if matches!(decided, Next::Later { .. }) {
                 return;
             }
             match decided {

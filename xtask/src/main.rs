@@ -7,6 +7,7 @@ mod crash;
 mod cross;
 mod demo;
 mod functions;
+mod fuzz;
 mod languages;
 mod peers;
 mod report;
@@ -24,7 +25,7 @@ struct Command {
     run: fn(&[String]) -> Outcome,
 }
 
-const COMMANDS: [Command; 9] = [
+const COMMANDS: [Command; 10] = [
     Command {
         name: "demo",
         summary: "builds and runs the whole system on a recording of a real sensor, in about a minute",
@@ -66,6 +67,12 @@ const COMMANDS: [Command; 9] = [
         summary: "measures what the system costs, beside what its peers cost on this machine",
         help: bench::HELP,
         run: bench::run,
+    },
+    Command {
+        name: "fuzz",
+        summary: "loads and runs modules that a fuzzer makes, and looks for a panic or a limit that does not hold",
+        help: fuzz::HELP,
+        run: fuzz::run,
     },
     Command {
         name: "functions",
