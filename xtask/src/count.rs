@@ -100,8 +100,8 @@ fn instructions(part: &str, events: u64) -> Outcome<u64> {
     let mut valgrind = cargo::command("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program()?);
     valgrind.args([part, &events.to_string()]).arg(Path::new(&target_dir()?).join(FUNCTION));
-    // Which copy of memcpy glibc takes depends on the processor; without these it is the same for all.
-    valgrind.env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX,-ERMS,-FSRM");
+    // Which memset and memcpy glibc takes depends on the processor; without these it is the same for all.
+    valgrind.env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM");
     let output = valgrind.stdout(Stdio::null()).stderr(Stdio::piped()).output();
     let output = output.map_err(|error| cannot_start(valgrind.get_program(), &error))?;
     let said = String::from_utf8_lossy(&output.stderr);
