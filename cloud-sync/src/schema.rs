@@ -208,6 +208,7 @@ CREATE TABLE usage (
     memory_peak INTEGER NOT NULL,
     bytes_in INTEGER NOT NULL,
     bytes_out INTEGER NOT NULL,
+    state_peak INTEGER NOT NULL,
     PRIMARY KEY (gateway, hour, function, device)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_by_hour ON usage (hour);

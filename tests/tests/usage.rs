@@ -121,7 +121,12 @@ fn usage_and_metrics_are_exactly_what_took_effect_through_kill_9() {
     let names = 4 + 8 + 6 + 8;
     assert_eq!(total("bytes_out"), took_effect * names);
     assert!(total("fuel") > 1_000 && total("busy_us") > 0 && total("bytes_in") >= DEVICES * READINGS, "{usage}");
-    assert!(rows.iter().all(|row| row["memory_peak_bytes"] == 65_536 && row["from_us"].is_u64()), "{usage}");
+    assert!(
+        rows.iter().all(|row| row["state_peak_bytes"].is_u64()
+            && row["memory_peak_bytes"] == 65_536
+            && row["from_us"].is_u64()),
+        "{usage}"
+    );
     let metrics = system.operator.run(["metrics", "--by", "gateway"]).unwrap();
     let observed = metrics["metrics"].as_array().unwrap().iter().find(|row| row["name"] == "number").unwrap();
     let p90 = observed["observed"]["p90"].as_f64().unwrap();

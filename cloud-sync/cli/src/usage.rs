@@ -32,6 +32,7 @@ pub(crate) async fn usage(out: &Out, client: &Client, wanted: Usage) -> Result<(
                 (row.memory_peak_bytes / 1_024).to_string(),
                 row.bytes_in.to_string(),
                 row.bytes_out.to_string(),
+                (row.state_peak_bytes / 1_024).to_string(),
             ]
         });
         let header = [
@@ -46,6 +47,7 @@ pub(crate) async fn usage(out: &Out, client: &Client, wanted: Usage) -> Result<(
             "PEAK KIB",
             "BYTES IN",
             "BYTES OUT",
+            "STATE KIB",
         ];
         table(header, rows)
     })?;

@@ -82,12 +82,16 @@ pub struct Counts {
     pub bytes_in: u64,
     /// Bytes of the effects that took place, as the limit `output_kib` counts them.
     pub bytes_out: u64,
+    /// The most bytes of state, keys and values over all partitions, that the function had when one of them was committed.
+    #[serde(default)]
+    pub state_peak_bytes: u64,
 }
 
 impl Counts {
-    /// Adds what other runs used; the peak is that of both.
+    /// Adds what other runs used; a peak is that of both.
     pub fn add(&mut self, other: &Self) {
-        let Self { invocations, failed, fuel, busy_ns, memory_peak_bytes, bytes_in, bytes_out } = self;
+        let Self { invocations, failed, fuel, busy_ns, memory_peak_bytes, bytes_in, bytes_out, state_peak_bytes } =
+            self;
         for (sum, more) in [
             (invocations, other.invocations),
             (failed, other.failed),
@@ -99,6 +103,7 @@ impl Counts {
             *sum = sum.saturating_add(more);
         }
         *memory_peak_bytes = (*memory_peak_bytes).max(other.memory_peak_bytes);
+        *state_peak_bytes = (*state_peak_bytes).max(other.state_peak_bytes);
     }
 }
 
@@ -146,8 +151,9 @@ mod tests {
             memory_peak_bytes: 9,
             bytes_in: 4,
             bytes_out: u64::MAX,
+            state_peak_bytes: 5,
         };
-        let mut sum = Counts { memory_peak_bytes: 7, ..one };
+        let mut sum = Counts { memory_peak_bytes: 7, state_peak_bytes: 6, ..one };
         sum.add(&one);
         let wanted = Counts {
             invocations: 2,
@@ -157,6 +163,7 @@ mod tests {
             memory_peak_bytes: 9,
             bytes_in: 8,
             bytes_out: u64::MAX,
+            state_peak_bytes: 6,
         };
         assert_eq!(sum, wanted);
         assert_eq!(add_counts(f64::MAX, f64::MAX), f64::MAX);

@@ -50,13 +50,13 @@ fn add_run(
     // What would not fit ends at the highest: SQLite would make a number with a fraction of it, which the table refuses.
     let mut statement = connection.prepare_cached(
         "INSERT INTO usage (gateway, hour, function, device, invocations, failed, fuel, busy_ns, memory_peak, bytes_in, \
-         bytes_out) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+         bytes_out, state_peak) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
          ON CONFLICT (gateway, hour, function, device) DO UPDATE SET \
          invocations = invocations + min(excluded.invocations, 9223372036854775807 - invocations), \
          failed = failed + min(excluded.failed, 9223372036854775807 - failed), \
          fuel = fuel + min(excluded.fuel, 9223372036854775807 - fuel), \
          busy_ns = busy_ns + min(excluded.busy_ns, 9223372036854775807 - busy_ns), \
-         memory_peak = max(memory_peak, excluded.memory_peak), \
+         memory_peak = max(memory_peak, excluded.memory_peak), state_peak = max(state_peak, excluded.state_peak), \
          bytes_in = bytes_in + min(excluded.bytes_in, 9223372036854775807 - bytes_in), \
          bytes_out = bytes_out + min(excluded.bytes_out, 9223372036854775807 - bytes_out)",
     )?;
@@ -72,6 +72,7 @@ fn add_run(
         signed(counts.memory_peak_bytes),
         signed(counts.bytes_in),
         signed(counts.bytes_out),
+        signed(counts.state_peak_bytes),
     ])?;
     Ok(())
 }
@@ -265,7 +266,7 @@ pub(crate) fn page(connection: &Connection, query: &UsageQuery) -> Result<UsageP
     let sums = ["invocations", "failed", "fuel", "busy_ns", "bytes_in", "bytes_out"]
         .map(|sum| format!("CAST(min(total(u.{sum}), 9.2e18) AS INTEGER)"));
     let text_of = format!(
-        "SELECT {columns}, {}, max(u.memory_peak) FROM usage u JOIN gateways g ON g.key = u.gateway{filters} \
+        "SELECT {columns}, {}, max(u.memory_peak), max(u.state_peak) FROM usage u JOIN gateways g ON g.key = u.gateway{filters} \
          GROUP BY {columns} ORDER BY {columns} LIMIT {}",
         sums.join(", "),
         limit + 1
@@ -288,6 +289,7 @@ pub(crate) fn page(connection: &Connection, query: &UsageQuery) -> Result<UsageP
             bytes_in: number(4)?,
             bytes_out: number(5)?,
             memory_peak_bytes: number(6)?,
+            state_peak_bytes: number(7)?,
             ..UsageRow::default()
         };
         for (one, key) in by.iter().zip(&last) {

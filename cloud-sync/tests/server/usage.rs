@@ -18,6 +18,7 @@ fn counts(invocations: u64, memory_peak_bytes: u64) -> Counts {
         memory_peak_bytes,
         bytes_in: 3,
         bytes_out: 4,
+        state_peak_bytes: 2 * memory_peak_bytes,
     }
 }
 
@@ -108,6 +109,7 @@ async fn runs_are_added_up_by_what_one_asks_for() {
         memory_peak_bytes: 9,
         bytes_in: 6,
         bytes_out: 8,
+        state_peak_bytes: 18,
         ..UsageRow::default()
     };
     assert_eq!(found[0], wanted);

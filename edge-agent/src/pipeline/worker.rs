@@ -265,6 +265,8 @@ fn run(
         memory_peak_bytes: run.memory_bytes as u64,
         bytes_in: bytes_in(event),
         bytes_out: run.bytes_out,
+        // The store knows it when it commits.
+        state_peak_bytes: 0,
     });
     for line in &run.logs {
         log(version.function.name(), &event.device, line);

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, OptionalExtension, Transaction};
 use sync_protocol::dead::{Action, Command, INLET, Note, Payload, Resolved, STREAM, What};
 use sync_protocol::records::{Class, Reason, Stamp, StoreEpoch};
 use sync_protocol::twin;
-use sync_protocol::usage::{self, Histogram};
+use sync_protocol::usage::{self, Counts, Histogram};
 
 use crate::error::Cause;
 use crate::functions::Functions;
@@ -207,7 +207,9 @@ impl<'a> Group<'a> {
         }
         if outcome.usage.invocations > 0 {
             let hour = usage::hour(outcome.stamp.wall_us);
-            self.metering.group.ran(hour, &outcome.function_name, &outcome.event.device, &outcome.usage);
+            let state_peak_bytes = self.functions.state_bytes(outcome.function.0);
+            let used = Counts { state_peak_bytes, ..outcome.usage };
+            self.metering.group.ran(hour, &outcome.function_name, &outcome.event.device, &used);
             self.metering.ran = Some(outcome.stamp);
         }
         if let Some((source, value)) = &outcome.seen {

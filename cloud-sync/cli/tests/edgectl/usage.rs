@@ -18,6 +18,7 @@ async fn usage_and_metrics_are_shown_as_tables_and_as_json() {
         memory_peak_bytes: 131_072,
         bytes_in: 40,
         bytes_out: 7,
+        state_peak_bytes: 5_000,
     };
     let mut celsius = Histogram::of(21.456).unwrap();
     celsius.merge(&Histogram::of(-3.0).unwrap());
@@ -34,12 +35,15 @@ async fn usage_and_metrics_are_shown_as_tables_and_as_json() {
     let all = world.text(&["usage", "--by", "hour,gateway,function,device"]);
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let [header, others, pump] = &all.lines().map(words).collect::<Vec<_>>()[..] else { panic!("{all}") };
-    assert_eq!(header.join(" "), "FROM GATEWAY FUNCTION DEVICE RUNS FAILED FUEL BUSY S PEAK KIB BYTES IN BYTES OUT");
-    assert_eq!(others[1..].join(" "), format!("{} mean (others) 3 1 9000 1.500 128 40 7", gateway.id));
+    assert_eq!(
+        header.join(" "),
+        "FROM GATEWAY FUNCTION DEVICE RUNS FAILED FUEL BUSY S PEAK KIB BYTES IN BYTES OUT STATE KIB"
+    );
+    assert_eq!(others[1..].join(" "), format!("{} mean (others) 3 1 9000 1.500 128 40 7 4", gateway.id));
     assert!(others[0].starts_with("2026-11-03T10:00:00"), "{all}");
     assert_eq!(pump[3], "pump-7\\u{1b}[2J");
     let sum = world.text(&["usage", "--function", "mean", "--gateway", &gateway.id, "--from", "2026-11-03T10:00:00Z"]);
-    assert_eq!(words(sum.lines().nth(1).unwrap()).join(" "), "- - mean - 6 2 18000 3.000 128 80 14");
+    assert_eq!(words(sum.lines().nth(1).unwrap()).join(" "), "- - mean - 6 2 18000 3.000 128 80 14 4");
     assert_eq!(world.text(&["usage", "--to", "2026-11-03T10:00:00Z"]).lines().count(), 1);
     let first = world.run(&["usage", "--by", "device", "--limit", "1"]);
     let page = world.json(&["usage", "--by", "device", "--limit", "1"]);

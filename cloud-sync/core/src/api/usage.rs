@@ -71,6 +71,8 @@ pub struct UsageRow {
     pub bytes_in: u64,
     /// Bytes of the effects that took place.
     pub bytes_out: u64,
+    /// The most bytes of state that one function had on one gateway.
+    pub state_peak_bytes: u64,
 }
 
 /// Which metrics of functions are added up, in the query, and what of it is told apart beside function and name. All that is

@@ -8,8 +8,16 @@ use sync_protocol::usage::{Counts, Part, STREAM, Usage, hour_begins_us};
 
 use crate::fixture::{Fixture, dead, delivered, emit, outcome, stamp};
 
-const RUN: Counts =
-    Counts { invocations: 1, failed: 0, fuel: 100, busy_ns: 20, memory_peak_bytes: 65_536, bytes_in: 4, bytes_out: 9 };
+const RUN: Counts = Counts {
+    invocations: 1,
+    failed: 0,
+    fuel: 100,
+    busy_ns: 20,
+    memory_peak_bytes: 65_536,
+    bytes_in: 4,
+    bytes_out: 9,
+    state_peak_bytes: 0,
+};
 
 fn at(hour: u32, usage: Counts, result: OutcomeResult, it: &Fixture) -> Write {
     let Write::Outcome(mut of) = outcome(it.function, result) else { unreachable!("an outcome was asked for") };
@@ -81,6 +89,18 @@ fn runs_are_added_up_by_hour_and_told_once_through_reopening() {
     assert_eq!(it.store.commit(&[tell(), tell()]).unwrap().records[1], 1);
     it.store.commit(&[ran(8, &it), tell()]).unwrap();
     assert_eq!(summary(&told(&mut it, 1)), [(8, 1, 100, 0.5, 1)]);
+}
+
+#[test]
+fn the_most_state_that_a_function_had_is_told() {
+    let mut it = Fixture::new();
+    let put = |key: &[u8], bytes: usize| Effect::StatePut { key: key.to_vec(), value: vec![0; bytes], ttl_s: None };
+    let put_both = OutcomeResult::Effects(vec![put(b"a", 99), put(b"b", 49)]);
+    let less = OutcomeResult::Effects(vec![put(b"a", 9), Effect::StateDelete { key: b"b".to_vec() }]);
+    it.store.commit(&[at(7, RUN, put_both, &it)]).unwrap();
+    it.store.commit(&[at(7, RUN, less, &it), ran(8, &it), tell()]).unwrap();
+    let told: Vec<u64> = told(&mut it, 0).iter().map(|part| part.devices["pump-7"].state_peak_bytes).collect();
+    assert_eq!(told, [150, 10]);
 }
 
 #[test]
