@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::pipeline::recording::Wanted;
 
 /// Records the next runs of a function, with their events and all that they read, until there are enough or it is
-/// interrupted. The agent must run, with a [status] in its configuration. `edgectl replay` makes the runs again.
+/// interrupted. The agent must run, with `[status]` in its configuration. `edgectl replay` makes the runs again.
 ///
 /// The file holds what devices sent and what the function keeps of it; no secrets. It can be read by its owner only.
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@
 //! [`Gateway`] (the agent), [`Device`]s, a [`Link`] that can be cut, an outside broker ([`Mosquitto`]); [`Edgectl`]
 //! does what an operator does; [`System`] is the usual house of them. [`oracle`] judges what became of every event.
 //! [`crash`] kills all of it, [`chaos`] gives it a bad network, [`backlog`] leaves it alone
-//! for very long, [`simulation`] tries the sync protocol in virtual time, and [`bench`] measures it beside its peers.
+//! for very long, [`simulation`] tries the sync protocol in virtual time, and [`mod@bench`] measures it beside its peers.
 //!
 //! The binaries and the packed functions must have been built: `cargo xtask test` does, and so does `cargo xtask demo`.
 

@@ -1,8 +1,8 @@
 //! What the system costs, beside what its peers cost, on the same machine in the same minutes: `cargo xtask bench`.
 //!
 //! Whoever is compared takes turns, so that what disturbs one disturbs all; the ratio is that of each turn, and the median
-//! of all turns counts. The load comes from [`flood`] (as much as is taken) and [`pace`] (at a rate of its own, so that
-//! who is late is not spared); what is made of it is seen by [`collect`]. Peers are set up as their documentation advises.
+//! of all turns counts. The load comes from `flood` (as much as is taken) and `pace` (at a rate of its own, so that
+//! who is late is not spared); what is made of it is seen by `collect`. Peers are set up as their documentation advises.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
