@@ -3,7 +3,7 @@
 //! All that a run reads comes through the host: its event, its configuration, its seed, and what it asks through
 //! [`Reads`]. A [`Recorder`] notes questions and answers; with the rest they are a [`Recorded`] run. A [`Player`] makes
 //! runs again, with the version that was recorded or with any other, and answers them from the recording. Recordings lie
-//! in files: [`file`](self::file).
+//! in files: [`mod@file`].
 //!
 //! **Who adds a method to [`Reads`]** adds a [`Question`], a line to the recorder and one to the player. Secrets do not come
 //! that way, so that no recording holds one: whoever replays gives the functions secrets of his own.
