@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::artifacts::Artifacts;
 use crate::blobs::{self, Blobs};
+use crate::choose_tls;
 use crate::clock::Clock;
 use crate::config::{Cloud, Config, LocalFunction, Mqtt};
 use crate::counters::Counters;
@@ -87,6 +88,7 @@ pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
 /// # Errors
 /// If it cannot start; nothing was acknowledged then. [`StoreDamaged`] if it is to be started anew.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
+    choose_tls();
     let engine = Engine::with_secrets(config.secrets.clone());
     let local = check(&config, &engine)?;
     let data_dir = &config.gateway.data_dir;

@@ -102,7 +102,7 @@ impl Link {
     /// # Errors
     /// If it is not and cannot; [`LinkError::Unreachable`] means that it may work later.
     pub async fn open(cloud: &Cloud, data_dir: &Path, name: &str, meter: Meter) -> Result<Self, LinkError> {
-        // Only a client without a usable TLS set-up fails to build; the provider was installed at the start.
+        // Only a client without a usable TLS set-up fails to build; the provider was chosen at the start.
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)

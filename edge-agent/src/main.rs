@@ -74,8 +74,6 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(doctor::run(doctor, &mut std::io::stdout().lock())?.into());
     }
 
-    // There is one provider in this binary; installing it twice is the only way to fail.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Config::load(&arguments.config)?;
     if matches!(arguments.command, Command::Run) {
         run(config, &arguments.config)?;

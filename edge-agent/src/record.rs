@@ -10,6 +10,7 @@ use agent_functions::record::{Frame, file};
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::watch;
 
+use crate::choose_tls;
 use crate::config::Config;
 use crate::pipeline::recording::Wanted;
 
@@ -57,6 +58,7 @@ pub async fn run(
     let url = format!("http://{}/recordings", reachable(address));
     let bytes = arguments.max_mib << 20;
     let wanted = Wanted { function: arguments.function.clone(), runs: arguments.events, bytes };
+    choose_tls();
     let mut answer = reqwest::Client::new()
         .post(&url)
         .json(&wanted)
