@@ -1,8 +1,10 @@
 //! What time it is, as far as the gateway knows.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sync_protocol::records::Stamp;
+
+use crate::limits;
 
 /// Reads the clocks. Nothing is ever ordered by what it says.
 #[derive(Debug, Clone)]
@@ -34,6 +36,13 @@ impl Clock {
     pub fn stamp(&self) -> Stamp {
         let monotonic_us = self.uptime_us + self.started.elapsed().as_micros() as u64;
         Stamp { wall_us: self.wall_us(), monotonic_us, boot: self.boot, synchronised: synchronised() }
+    }
+
+    /// How long to wait for this time of the wall clock, or for nothing: until it must be looked at again at most, for it may
+    /// be set.
+    pub fn until(&self, wall_us: Option<u64>) -> Duration {
+        let wait = wall_us.map(|wall_us| Duration::from_micros(wall_us.saturating_sub(self.wall_us())));
+        wait.map_or(limits::LOOK_AT_CLOCK, |wait| wait.min(limits::LOOK_AT_CLOCK))
     }
 
     /// Seconds since the agent started.

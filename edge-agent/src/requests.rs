@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent_core::Event;
 use agent_core::event::EventKind;
@@ -53,18 +52,14 @@ impl Requests {
         let mut last = String::new();
         loop {
             let wait = match self.round(&mut tasks, &mut out, &mut last).await {
-                Ok(next_us) => {
-                    let now_us = self.pipeline.clock.wall_us();
-                    next_us.map_or(limits::LOOK_AT_CLOCK, |next| Duration::from_micros(next.saturating_sub(now_us)))
-                }
+                Ok(next_us) => self.pipeline.clock.until(next_us),
                 Err(error) => {
                     tracing::error!("requests wait: {error}");
                     limits::LOOK_AT_CLOCK
                 }
             };
             tokio::select! {
-                // The clock may be set meanwhile.
-                () = tokio::time::sleep(wait.min(limits::LOOK_AT_CLOCK)) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.wakers.requests.notified() => {}
                 Some(done) = tasks.join_next_with_id() => {
                     let id = done.map_or_else(|panic| panic.id(), |(id, ())| id);

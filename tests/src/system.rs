@@ -64,6 +64,19 @@ impl System {
         Ok((gateway, link, operator, cloud))
     }
 
+    /// Deploys these packages by their names, and waits until they run, and no others.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn deploy(&self, packages: &[(&str, Vec<u8>)]) -> Result<()> {
+        for (name, package) in packages {
+            self.operator.push_file(&self.world.write(&format!("{name}.wasm"), package)?)?;
+            self.operator.deploy(name, "all")?;
+        }
+        let names: Vec<&str> = packages.iter().map(|(name, _)| *name).collect();
+        self.gateway.wait_for_functions(&names, DEPLOYS)
+    }
+
     /// Starts a device at the gateway.
     ///
     /// # Errors

@@ -84,10 +84,7 @@ fn house(limits: &str, config: &str) -> House {
          secrets = [\"key\"]\ntwin = [\"battery\"]\n[limits]\n{limits}\n"
     );
     let package = Package::pack(&wat::parse_str(MODULE).unwrap(), &manifest).unwrap().bytes().to_vec();
-    let file = system.world.write("doer.wasm", package).unwrap();
-    system.operator.push_file(&file).unwrap();
-    system.operator.deploy("doer", "all").unwrap();
-    system.gateway.wait_for_functions(&["doer"], DEADLINE).unwrap();
+    system.deploy(&[("doer", package)]).unwrap();
     House { system, http, _port: port }
 }
 

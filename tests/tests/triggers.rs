@@ -55,13 +55,7 @@ fn house(functions: &[(&str, Vec<u8>)]) -> House {
     let http = port.address();
     let config = format!("\n[http]\nlisten = \"{http}\"\ntoken = \"a token of some length\"\n");
     let system = System::start_with(World::new().unwrap(), Inlet::Own, &[], &config).unwrap();
-    for (name, package) in functions {
-        let file = system.world.write(&format!("{name}.wasm"), package).unwrap();
-        system.operator.push_file(&file).unwrap();
-        system.operator.deploy(name, "all").unwrap();
-    }
-    let names: Vec<&str> = functions.iter().map(|(name, _)| *name).collect();
-    system.gateway.wait_for_functions(&names, DEADLINE).unwrap();
+    system.deploy(functions).unwrap();
     House { system, http, _port: port }
 }
 

@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_functions::{Engine, Function, MAX_STREAM_BYTES, Outcome, ReadError, Reads, TrapKind, fuel};
+use agent_functions::{Engine, Function, MAX_STREAM_BYTES, Outcome, TrapKind, fuel};
 use common::{ALLOC, IMPORTS, State, data, effects, event, guest, guest_with, load, replay, run, spec, trap, trap_of};
 
 /// Far more than any of these needs, far less than a run without bounds would take.
@@ -39,30 +38,6 @@ fn endless_work_runs_out_of_fuel() {
 /// In slices it costs what it costs at one go, and whoever runs it is asked in between.
 #[test]
 fn long_work_pauses_and_costs_the_same() {
-    struct Pauses(Vec<u64>);
-    impl Reads for Pauses {
-        fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-            Ok(None)
-        }
-        fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-            Ok(None)
-        }
-        fn state_bytes(&mut self) -> Result<u64, ReadError> {
-            Ok(0)
-        }
-
-        fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
-            Ok(None)
-        }
-
-        fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
-            Ok(None)
-        }
-
-        fn pause(&mut self, fuel: u64) {
-            self.0.push(fuel);
-        }
-    }
     // Instructions, bulk instructions, and work of the host.
     let work = |rounds: u32| {
         let body = format!(
@@ -73,11 +48,11 @@ fn long_work_pauses_and_costs_the_same() {
                 (local.set $i (i32.add (local.get $i) (i32.const 1)))
                 (br_if $l (i32.lt_u (local.get $i) (i32.const {rounds}))))"
         );
-        let mut pauses = Pauses(Vec::new());
-        let run = load(&guest(&body)).run(&event(), &mut pauses, 1);
+        let mut state = State::default();
+        let run = load(&guest(&body)).run(&event(), &mut state, 1);
         let fuel = run.fuel;
         effects(run);
-        (fuel, pauses.0)
+        (fuel, state.pauses)
     };
     let (few, none) = work(2);
     assert!(few < fuel::SLICE && none.is_empty());

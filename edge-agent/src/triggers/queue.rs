@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use agent_core::event::EventKind;
 use agent_store::{Damage, Message, Reader, StoreError, Uses, Write, retry_queue};
@@ -73,18 +72,14 @@ impl Queues {
             // Before the look at the plan, so that no change is missed.
             let changed = pipeline.plan_changed.notified();
             let wait = match self.round(&taken).await {
-                Ok(next_us) => {
-                    let now_us = self.pipeline.clock.wall_us();
-                    next_us.map_or(limits::LOOK_AT_CLOCK, |next| Duration::from_micros(next.saturating_sub(now_us)))
-                }
+                Ok(next_us) => self.pipeline.clock.until(next_us),
                 Err(error) => {
                     tracing::error!("messages wait: {error}");
                     limits::LOOK_AT_CLOCK
                 }
             };
             tokio::select! {
-                // The clock may be set meanwhile.
-                () = tokio::time::sleep(wait.min(limits::LOOK_AT_CLOCK)) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.wakers.messages.notified() => {}
                 () = taken.freed.notified() => {}
                 () = changed => {}

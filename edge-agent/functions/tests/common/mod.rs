@@ -122,6 +122,8 @@ pub(crate) struct State {
     /// What other partitions hold.
     pub(crate) elsewhere: u64,
     pub(crate) blobs: BTreeMap<String, Vec<u8>>,
+    /// The fuel at each pause.
+    pub(crate) pauses: Vec<u64>,
 }
 
 impl Reads for State {
@@ -151,6 +153,10 @@ impl Reads for State {
         self.asked += 1;
         let piece = |blob: &Vec<u8>| blob.iter().skip(offset as usize).take(len).copied().collect();
         Ok(self.blobs.get(name).map(piece))
+    }
+
+    fn pause(&mut self, fuel: u64) {
+        self.pauses.push(fuel);
     }
 }
 
