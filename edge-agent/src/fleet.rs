@@ -5,6 +5,8 @@
 //! one by itself, link or no link. What was decided is on disk before it takes effect.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use agent_core::deploy::{Step, steps};
@@ -92,12 +94,13 @@ impl Fleet {
             let name = version.function.name().to_owned();
             slots.push(fleet.slot(&name, Active { current: Arc::new(version), trial: None }).await?);
         }
+        let mut loaded = tokio::task::block_in_place(|| fleet.load_all());
         for name in fleet.deployments.keys().cloned().collect::<Vec<_>>() {
             if fleet.local.contains(&name) {
                 fleet.give_way(&name).await?;
                 continue;
             }
-            if let Some(active) = fleet.restore(&name).await? {
+            if let Some(active) = fleet.restore(&name, loaded.remove(&name)).await? {
                 slots.push(fleet.slot(&name, active).await?);
             }
         }
@@ -116,25 +119,45 @@ impl Fleet {
         self.settle(name, row).await
     }
 
+    // What is deployed, by name: compiling is most of a start, so all cores take part.
+    fn load_all(&self) -> BTreeMap<String, Result<Version, String>> {
+        let deployed = self.deployments.iter().filter(|(name, _)| !self.local.contains(*name));
+        let deployed: Vec<_> = deployed.filter_map(|(name, row)| Some((name, row.current.as_ref()?))).collect();
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        std::thread::scope(|scope| {
+            let part = |core| {
+                let part = deployed.iter().skip(core).step_by(cores);
+                part.map(|(name, installed)| ((*name).clone(), self.load(installed))).collect::<Vec<_>>()
+            };
+            let others: Vec<_> = (1..cores).map(|core| scope.spawn(move || part(core))).collect();
+            let own = part(0);
+            let others = others.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            own.into_iter().chain(others).collect()
+        })
+    }
+
     // What of a deployment can run: the current version, or the previous one if the current one is gone or damaged.
-    async fn restore(&mut self, name: &str) -> Result<Option<Active>, StepError> {
+    async fn restore(
+        &mut self,
+        name: &str,
+        loaded: Option<Result<Version, String>>,
+    ) -> Result<Option<Active>, StepError> {
         let Some(mut deployment) = self.deployments.get(name).cloned() else { return Ok(None) };
-        let previous = match &deployment.previous {
-            Some(installed) => self.load(installed).await.ok().map(Arc::new),
-            None => None,
+        let previous = |deployment: &Deployment| {
+            let previous = deployment.previous.as_ref()?;
+            tokio::task::block_in_place(|| self.load(previous)).ok().map(Arc::new)
         };
-        let cause = match &deployment.current {
+        let cause = match loaded {
             None => return Ok(None),
-            Some(installed) => match self.load(installed).await {
-                Ok(current) => {
-                    let trial = (deployment.status == FunctionStatus::Trial)
-                        .then(|| OnTrial::new(previous, deployment.deployment));
-                    return Ok(Some(Active { current: Arc::new(current), trial }));
-                }
-                Err(cause) => cause,
-            },
+            Some(Ok(current)) => {
+                let trial = (deployment.status == FunctionStatus::Trial)
+                    .then(|| OnTrial::new(previous(&deployment), deployment.deployment));
+                return Ok(Some(Active { current: Arc::new(current), trial }));
+            }
+            Some(Err(cause)) => cause,
         };
         tracing::error!("{cause}");
+        let previous = previous(&deployment);
         deployment.detail = cause;
         deployment.refused = deployment.current.take().map(|installed| installed.digest);
         deployment.current = deployment.previous.take().filter(|_| previous.is_some());
@@ -144,19 +167,19 @@ impl Fleet {
         Ok(previous.map(|current| Active { current, trial: None }))
     }
 
-    async fn load(&self, installed: &Installed) -> Result<Version, String> {
+    // Takes milliseconds to seconds, so not on a thread that serves others.
+    fn load(&self, installed: &Installed) -> Result<Version, String> {
         let digest = Digest::from_bytes(installed.digest);
         let bytes = self
             .artifacts
             .get(digest)
             .ok_or_else(|| format!("the function's file {digest} is not on the disk any more; deploy it again"))?;
-        self.compile(bytes, &installed.config).await.map_err(|error| error.to_string())
+        self.compile(&bytes, &installed.config).map_err(|error| error.to_string())
     }
 
-    // Compiling takes milliseconds to seconds, so not on a thread that serves others.
-    async fn compile(&self, bytes: Vec<u8>, config: &[(String, String)]) -> Result<Version, InstallError> {
-        let (engine, config) = (self.engine.clone(), config.iter().cloned().collect());
-        tokio::task::block_in_place(move || install::load(&engine, &bytes, &config))
+    // As `load`.
+    fn compile(&self, bytes: &[u8], config: &[(String, String)]) -> Result<Version, InstallError> {
+        install::load(&self.engine, bytes, &config.iter().cloned().collect())
     }
 
     /// Takes the steps to what should run. Each is taken as far as it goes; what cannot be done now is tried again when
@@ -250,7 +273,7 @@ impl Fleet {
                 .map_err(|source| Failure::Later(StepError::Fetch { function: function(), source }))?,
         };
         install::check_signature(wanted, &bytes, &self.trusted).map_err(Failure::Never)?;
-        let version = self.compile(bytes.clone(), &wanted.config).await.map_err(Failure::Never)?;
+        let version = tokio::task::block_in_place(|| self.compile(&bytes, &wanted.config)).map_err(Failure::Never)?;
         if version.function.name() != wanted.name {
             let found = version.function.name().to_owned();
             return Err(Failure::Never(InstallError::Name { wanted: function(), found }));

@@ -1,5 +1,5 @@
-//! The module's side of the contract: the imports, the two exports, and all unsafe code of this crate.
-#![allow(unsafe_code, reason = "pointers cross the boundary between module and gateway here, and nowhere else")]
+//! The module's side of the contract: the imports and the two exports.
+#![allow(unsafe_code, reason = "pointers cross the boundary between module and gateway here")]
 
 use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

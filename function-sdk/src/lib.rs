@@ -1,11 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(any(test, all(target_family = "wasm", feature = "allocator")))]
+mod arena;
 mod context;
 mod error;
 mod event;
 mod fields;
 #[cfg(target_family = "wasm")]
 mod guest;
+#[cfg(all(target_family = "wasm", feature = "allocator"))]
+mod heap;
 mod payload;
 mod request;
 #[cfg(not(target_family = "wasm"))]

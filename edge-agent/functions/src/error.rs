@@ -68,6 +68,17 @@ pub enum LoadCause {
         /// How many are allowed.
         allowed: usize,
     },
+    /// A function that asks for memory in very many places.
+    #[error(
+        "a function in it has {places} instructions `memory.grow`, {allowed} are allowed; ask for memory in one function, and \
+         call that"
+    )]
+    TooManyGrowths {
+        /// In how many.
+        places: usize,
+        /// In how many it may.
+        allowed: usize,
+    },
     /// An export that the contract asks for is not there.
     #[error("the module does not export {name:?}, {wanted}; build it with the function SDK, or export it")]
     MissingExport {

@@ -11,6 +11,13 @@
 /// Units after which a run pauses, so that others may be served: some half a millisecond.
 pub const SLICE: u64 = 400_000;
 
+/// Units after which the interpreter returns to us, and goes on.
+///
+/// Each of its instructions ends with a jump to the next one, but only where the compiler makes a jump of a call; what it
+/// does not (`memory.grow`, on x86-64) leaves a frame of some hundred bytes on the native stack until the interpreter
+/// returns. So these frames are bounded, whatever the module does, and fit into the two megabytes of any thread.
+pub const STRETCH: u64 = 5_000;
+
 /// One call of an import: the way out of the interpreter and back, and the bookkeeping of an effect.
 pub const PER_CALL: u64 = 200;
 

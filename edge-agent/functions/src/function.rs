@@ -12,10 +12,11 @@ use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
 
 use crate::backtrace;
 use crate::contain::contain;
-use crate::fuel::{PER_STATE_READ, SLICE};
+use crate::fuel::{PER_STATE_READ, SLICE, STRETCH};
 use crate::host::{Host, Question, Shared, StateRead, Stop};
 use crate::imports::{answer_state, charge, units};
 use crate::limits::Limits;
+use crate::start;
 use crate::trap::{Trap, TrapKind};
 
 /// A function that is checked and compiled. Cheap to clone; may run on many threads at once.
@@ -75,6 +76,31 @@ pub trait Reads {
     /// be served before it goes on.
     fn pause(&mut self, fuel: u64) {
         let _ = fuel;
+    }
+}
+
+/// Of a run that may not ask.
+struct Nothing;
+
+impl Reads for Nothing {
+    fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
+        Ok(None)
+    }
+
+    fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
+    }
+
+    fn state_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(0)
+    }
+
+    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
+        Ok(None)
+    }
+
+    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
     }
 }
 
@@ -216,33 +242,40 @@ impl Function {
 
     /// Instantiates once, to see whether it can be.
     pub(crate) fn try_out(&self) -> Result<(), Trap> {
-        self.instantiate(&mut self.store(0, self.0.shared.limits.fuel)).map(|_| ())
+        let mut store = self.store(0, self.0.shared.limits.fuel);
+        match self.instantiate(&mut store, &mut Nothing) {
+            Ok(_) => Ok(()),
+            Err(End::Failed(trap)) => Err(trap),
+            Err(End::Abandoned(error)) => Err(self.fault(error.to_string())),
+        }
     }
 
     fn store(&self, seed: u64, fuel: u64) -> Store<Host> {
         let inner = &*self.0;
         let mut store = Store::new(&inner.engine, Host::new(Arc::clone(&inner.shared), seed));
         store.limiter(|host| host);
-        set_fuel(&mut store, fuel.saturating_sub(inner.start_fuel), 0);
+        let left = fuel.saturating_sub(inner.start_fuel);
+        let stretch = left.min(STRETCH);
+        set_fuel(&mut store, stretch, left - stretch);
         store.data_mut().given = fuel;
         store
     }
 
-    fn instantiate(&self, store: &mut Store<Host>) -> Result<Instance, Trap> {
+    fn instantiate(&self, store: &mut Store<Host>, reads: &mut dyn Reads) -> Result<Instance, End> {
         let inner = &*self.0;
+        // It starts nothing: what was loaded has no start function, but an export in its place.
         let instance = contain(|| inner.linker.instantiate_and_start(&mut *store, &inner.module))
-            .map_err(|panicked| self.fault(panicked.0))?
-            .map_err(|error| Trap::from_error(&error, store.data()))?;
+            .map_err(|panicked| End::Failed(self.fault(panicked.0)))?
+            .map_err(|error| End::Failed(Trap::from_error(&error, store.data())))?;
+        if let Ok(start) = instance.get_typed_func::<(), ()>(&*store, start::EXPORT) {
+            self.call(store, reads, |store| start.call_resumable(store, ()))?;
+        }
         store.data_mut().memory = instance.get_memory(&*store, EXPORT_MEMORY);
-        // Only now: a start function cannot be interrupted.
-        let left = fuel_left(store);
-        let slice = left.min(SLICE);
-        set_fuel(store, slice, left - slice);
         Ok(instance)
     }
 
     fn handle(&self, store: &mut Store<Host>, event: &Event, reads: &mut dyn Reads) -> Result<(), End> {
-        let instance = self.instantiate(store).map_err(End::Failed)?;
+        let instance = self.instantiate(store, reads)?;
         if let Some(extism) = &self.0.shared.extism {
             return self.call_plugin(store, instance, extism, event, reads);
         }
@@ -306,13 +339,17 @@ impl Function {
                 TypedResumableCall::Finished(answer) => return Ok(answer),
                 TypedResumableCall::OutOfFuel(paused) => {
                     let reserve = store.data().reserve;
-                    let slice = store.get_fuel().unwrap_or(0);
-                    let more = SLICE.max(paused.required_fuel().saturating_sub(slice)).min(reserve);
+                    let left = store.get_fuel().unwrap_or(0);
+                    let more = STRETCH.max(paused.required_fuel().saturating_sub(left)).min(reserve);
                     if more == 0 {
                         return Err(End::Failed(Trap::out_of_fuel(store.data())));
                     }
-                    reads.pause(store.data().given - fuel_left(store));
-                    set_fuel(store, slice + more, reserve - more);
+                    let taken = store.data().given - fuel_left(store);
+                    if taken - store.data().paused_at >= SLICE {
+                        store.data_mut().paused_at = taken;
+                        reads.pause(taken);
+                    }
+                    set_fuel(store, left + more, reserve - more);
                     step = contain(|| paused.resume(&mut *store));
                     continue;
                 }
@@ -408,14 +445,14 @@ impl fmt::Debug for Function {
     }
 }
 
-/// What the run may still take, over all slices.
+/// What the run may still take, over all stretches.
 fn fuel_left(store: &Store<Host>) -> u64 {
     store.get_fuel().unwrap_or(0) + store.data().reserve
 }
 
-/// So much may be taken until the run pauses, and so much after that.
-fn set_fuel(store: &mut Store<Host>, slice: u64, reserve: u64) {
-    store.set_fuel(slice).expect("fuel is on in the configuration of every engine");
+/// So much may be taken until the interpreter returns, and so much after that.
+fn set_fuel(store: &mut Store<Host>, stretch: u64, reserve: u64) {
+    store.set_fuel(stretch).expect("fuel is on in the configuration of every engine");
     store.data_mut().reserve = reserve;
 }
 

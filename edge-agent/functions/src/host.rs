@@ -119,8 +119,10 @@ pub(crate) struct Host {
     pub(crate) read: Option<StateRead>,
     /// All fuel of the run.
     pub(crate) given: u64,
-    /// Fuel beyond that of this slice.
+    /// Fuel beyond that of this stretch.
     pub(crate) reserve: u64,
+    /// Fuel that was taken when the run paused last.
+    pub(crate) paused_at: u64,
     pub(crate) random: Random,
     /// How the content of the event's blob is named; `None`: the event is about none.
     pub(crate) event_blob: Option<String>,
@@ -147,6 +149,7 @@ impl Host {
             read: None,
             given: 0,
             reserve: 0,
+            paused_at: 0,
             random: Random::new(seed),
             event_blob: None,
             kernel: Kernel::default(),

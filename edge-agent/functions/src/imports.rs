@@ -340,9 +340,9 @@ pub(crate) fn units(bytes: usize) -> u64 {
 /// Takes fuel for work that the host does.
 pub(crate) fn charge(mut ctx: impl AsContextMut<Data = Host>, units: u64) -> Result<(), Stop> {
     let mut ctx = ctx.as_context_mut();
-    let slice = ctx.get_fuel().map_err(|_| Stop::OutOfFuel)?;
+    let stretch = ctx.get_fuel().map_err(|_| Stop::OutOfFuel)?;
     // Whoever works at one go pays at one go.
-    let beyond = units.saturating_sub(slice);
+    let beyond = units.saturating_sub(stretch);
     ctx.data_mut().reserve = ctx.data().reserve.checked_sub(beyond).ok_or(Stop::OutOfFuel)?;
-    ctx.set_fuel(slice - (units - beyond)).map_err(|_| Stop::OutOfFuel)
+    ctx.set_fuel(stretch - (units - beyond)).map_err(|_| Stop::OutOfFuel)
 }

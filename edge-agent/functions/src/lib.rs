@@ -36,6 +36,7 @@ mod request;
 mod scan;
 mod secrets;
 mod spec;
+mod start;
 mod trap;
 
 pub use backtrace::{MAX_FRAMES, MAX_NAME_BYTES};

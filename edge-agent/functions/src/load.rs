@@ -1,5 +1,6 @@
 //! From the bytes of a module to a function that can run.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::limits::Limits;
 use crate::scan::Scan;
 use crate::secrets::Secrets;
 use crate::spec::Spec;
+use crate::start;
 
 /// First four bytes of every WebAssembly binary, then the version of a core module, or that of a component.
 const MAGIC: &[u8] = b"\0asm";
@@ -80,7 +82,7 @@ fn load(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, LoadCause> {
     let limits = &shared.limits;
     check_header(wasm, limits)?;
     let engine = wasmi::Engine::new(&config(limits));
-    let (module, start_fuel) =
+    let Compiled { module, start_fuel, wasm } =
         contain(|| compile(&engine, wasm, limits)).unwrap_or_else(|panicked| Err(LoadCause::Panicked(panicked.0)))?;
     match &shared.extism {
         Some(extism) => {
@@ -94,7 +96,7 @@ fn load(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, LoadCause> {
         }
     }
     let linker = linker(&engine, &shared).map_err(|error| LoadCause::Invalid(error.to_string()))?;
-    let function = Function::new(engine, module, linker, shared, start_fuel, wasm);
+    let function = Function::new(engine, module, linker, shared, start_fuel, &wasm);
     function.try_out().map_err(LoadCause::Start)?;
     Ok(function)
 }
@@ -158,13 +160,22 @@ fn config(limits: &Limits) -> Config {
 
 /// Validates before anything else looks at the module: the interpreter's own limits have panicked on modules that
 /// validation refuses.
-fn compile(engine: &wasmi::Engine, wasm: &[u8], limits: &Limits) -> Result<(Module, u64), LoadCause> {
+fn compile<'a>(engine: &wasmi::Engine, wasm: &'a [u8], limits: &Limits) -> Result<Compiled<'a>, LoadCause> {
     let invalid = |error: &dyn fmt::Display| LoadCause::Invalid(error.to_string());
     Module::validate(engine, wasm).map_err(|error| invalid(&error))?;
     let scan = Scan::of(wasm).map_err(|error| invalid(&error))?;
     scan.check(limits)?;
-    let module = Module::new(engine, wasm).map_err(|error| invalid(&error))?;
-    Ok((module, scan.fuel()))
+    let wasm = start::exported(wasm).map_err(|error| invalid(&error))?.map_or(Cow::Borrowed(wasm), Cow::Owned);
+    let module = Module::new(engine, &wasm).map_err(|error| invalid(&error))?;
+    Ok(Compiled { module, start_fuel: scan.fuel(), wasm })
+}
+
+struct Compiled<'a> {
+    module: Module,
+    /// What instantiating takes.
+    start_fuel: u64,
+    /// What was compiled.
+    wasm: Cow<'a, [u8]>,
 }
 
 fn abi_version(module: &str) -> Option<u32> {

@@ -1,6 +1,6 @@
 //! What instantiating a module asks for, counted before it is compiled.
 
-use wasmparser::{DataKind, ElementItems, Parser, Payload};
+use wasmparser::{DataKind, ElementItems, FunctionBody, Operator, Parser, Payload};
 
 use crate::error::LoadCause;
 use crate::fuel::{MEMORY_BYTES_PER_UNIT, PER_ITEM, PER_NAME};
@@ -8,6 +8,13 @@ use crate::limits::Limits;
 
 /// Bytes of a WebAssembly page.
 const PAGE_BYTES: u64 = 64 << 10;
+
+/// Places in one function that ask for memory. All of them can be in one stretch without a branch, however long, which the
+/// interpreter runs at one go; see [`STRETCH`](crate::fuel::STRETCH). Compilers make a handful.
+const MAX_GROWTHS: usize = 1_000;
+
+/// `memory.grow` of the only memory, as it is encoded. What looks like it may be something else.
+const GROWTH: [u8; 2] = [0x40, 0];
 
 /// Bytes of one table element in the interpreter.
 const ELEMENT_BYTES: u64 = 8;
@@ -24,6 +31,8 @@ pub(crate) struct Scan {
     memory_bytes: u64,
     table_elements: u64,
     data_bytes: u64,
+    /// Places that ask for memory, in the function that has most.
+    growths: usize,
 }
 
 impl Scan {
@@ -72,6 +81,7 @@ impl Scan {
                         locals = locals.saturating_add(u64::from(group?.0));
                     }
                     scan.locals = scan.locals.max(locals);
+                    scan.growths = scan.growths.max(growths(&body)?);
                 }
                 _ => {}
             }
@@ -107,6 +117,9 @@ impl Scan {
         if self.locals > limits.function_locals as u64 {
             return Err(LoadCause::TooManyLocals { locals: self.locals, allowed: limits.function_locals });
         }
+        if self.growths > MAX_GROWTHS {
+            return Err(LoadCause::TooManyGrowths { places: self.growths, allowed: MAX_GROWTHS });
+        }
         if self.memory_bytes > limits.memory_bytes as u64 {
             return Err(LoadCause::MemoryTooLarge { asked: self.memory_bytes, allowed: limits.memory_bytes });
         }
@@ -118,4 +131,17 @@ impl Scan {
         }
         Ok(())
     }
+}
+
+/// How often a function asks for memory, or less where that is seldom for sure.
+fn growths(body: &FunctionBody<'_>) -> Result<usize, wasmparser::BinaryReaderError> {
+    let most = body.as_bytes().windows(GROWTH.len()).filter(|bytes| *bytes == GROWTH).count();
+    if most <= MAX_GROWTHS {
+        return Ok(0);
+    }
+    let mut growths = 0;
+    for operator in body.get_operators_reader()? {
+        growths += usize::from(matches!(operator?, Operator::MemoryGrow { .. }));
+    }
+    Ok(growths)
 }

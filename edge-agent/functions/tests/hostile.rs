@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use agent_functions::{Engine, Function, MAX_STREAM_BYTES, Outcome, TrapKind, fuel};
+use agent_functions::{Engine, Function, LoadCause, MAX_STREAM_BYTES, Outcome, TrapKind, fuel};
 use common::{ALLOC, IMPORTS, State, data, effects, event, guest, guest_with, load, replay, run, spec, trap, trap_of};
 
 /// Far more than any of these needs, far less than a run without bounds would take.
@@ -65,13 +65,46 @@ fn long_work_pauses_and_costs_the_same() {
     assert!(pauses.windows(2).all(|pair| pair[1] - pair[0] >= fuel::SLICE), "{pauses:?}");
 }
 
-/// These overflow the native stack, and end the process, where the interpreter relies on tail calls.
+/// The interpreter may leave a frame on the native stack for each of these (it does for `memory.grow`), so it must come back
+/// before they are too many: if it did not, this would end the process.
 #[test]
-fn refused_growth_in_a_loop_is_only_expensive() {
-    let memory = "(loop $l (drop (memory.grow (i32.const 60000))) (br $l))";
-    assert_eq!(kind_of("", memory), TrapKind::OutOfFuel);
-    let table = "(loop $l (drop (table.grow $t (ref.null func) (i32.const 60000))) (br $l))";
-    assert_eq!(kind_of("(table $t 1 funcref)", table), TrapKind::OutOfFuel);
+fn what_loops_needs_no_native_stack() {
+    let fields = "(table $t 2 funcref) (elem (i32.const 0) $f) (func $f) (data $d \"abc\") (type $none (func))";
+    let zeros = "(i32.const 0) (i32.const 0) (i32.const 0)";
+    let bodies = [
+        "(drop (memory.grow (i32.const 60000)))".to_owned(),
+        "(drop (memory.grow (i32.const 0)))".to_owned(),
+        format!("(drop (i32.const 0) {})", "(memory.grow)".repeat(1_000)),
+        "(drop (table.grow $t (ref.null func) (i32.const 60000)))".to_owned(),
+        "(drop (table.grow $t (ref.null func) (i32.const 0)))".to_owned(),
+        format!("(table.fill $t (i32.const 0) (ref.null func) (i32.const 0)) (table.copy $t $t {zeros})"),
+        "(table.set $t (i32.const 1) (table.get $t (i32.const 1))) (drop (table.size $t))".to_owned(),
+        format!("(memory.fill {zeros}) (memory.copy {zeros}) (memory.init $d {zeros}) (data.drop $d)"),
+        "(block $a (block $b (br_table $a $b $a (local.get $event))))".to_owned(),
+        "(call $f) (call_indirect $t (type $none) (i32.const 0))".to_owned(),
+        "(drop (call $config_get (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 0)))".to_owned(),
+        "(drop (f64.div (f64.sqrt (f64.convert_i32_s (local.get $event))) (f64.nearest (f64.const 3.5))))".to_owned(),
+        "(i64.store (i32.const 8) (i64.rem_u (i64.load (i32.const 8)) (i64.popcnt (i64.const 7))))".to_owned(),
+    ];
+    // Three quarters of what a thread has.
+    let thread = std::thread::Builder::new().stack_size(3 << 19).spawn(move || {
+        for body in bodies {
+            assert_eq!(kind_of(fields, &format!("(loop $l {body} (br $l))")), TrapKind::OutOfFuel, "{body}");
+        }
+    });
+    thread.unwrap().join().unwrap();
+}
+
+/// A stretch without a branch is run at one go, so what it can leave on the native stack is bounded when it is loaded.
+#[test]
+fn a_function_asks_for_memory_in_a_thousand_places_at_most() {
+    let grow = |places: usize| Engine::new().load(spec(), &guest(&"(drop (memory.grow (i32.const 0)))".repeat(places)));
+    assert!(grow(1_000).is_ok());
+    let error = grow(1_001).unwrap_err();
+    assert_eq!(error.cause, LoadCause::TooManyGrowths { places: 1_001, allowed: 1_000 });
+    // The same two bytes, and nothing of the kind.
+    let blocks = "(block unreachable)".repeat(1_001);
+    assert!(Engine::new().load(spec(), &guest(&blocks)).is_ok());
 }
 
 /// What the interpreter charges for bulk instructions: a unit for each 64 bytes, on top of the instruction.

@@ -173,6 +173,7 @@ fn a_start_function_is_bounded() {
         other => panic!("{other:?}"),
     };
     assert_eq!(started("(loop $l (br $l))"), TrapKind::OutOfFuel);
+    assert_eq!(started("(loop $l (drop (memory.grow (i32.const 0))) (br $l))"), TrapKind::OutOfFuel);
     assert_eq!(started("unreachable"), TrapKind::Unreachable);
     assert_eq!(started("(call $start)"), TrapKind::StackOverflow);
     assert_eq!(started("(drop (i32.load (i32.const 65536)))"), TrapKind::MemoryBounds);
