@@ -131,7 +131,8 @@ impl Fleet {
             };
             let others: Vec<_> = (1..cores).map(|core| scope.spawn(move || part(core))).collect();
             let own = part(0);
-            let others = others.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            let others =
+                others.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
             own.into_iter().chain(others).collect()
         })
     }

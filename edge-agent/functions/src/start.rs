@@ -55,10 +55,7 @@ mod tests {
             wat::parse_str(source).unwrap()
         };
         let copy = exported(&text("(start $f)", "")).unwrap().unwrap();
-        assert_eq!(
-            sections(&copy),
-            sections(&text("", &format!("(export {EXPORT:?} (func $f))"))),
-        );
+        assert_eq!(sections(&copy), sections(&text("", &format!("(export {EXPORT:?} (func $f))"))));
         assert_eq!(exported(&text("", "")).unwrap(), None);
         assert_eq!(exported(&wat::parse_str("(module (func $f) (start $f))").unwrap()).unwrap(), None);
     }
