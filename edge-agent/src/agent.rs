@@ -13,7 +13,7 @@ use agent_core::Backoff;
 use agent_functions::Engine;
 use agent_store::{Store, StreamUsage, Write};
 use anyhow::{Context, Result};
-use function_package::Trigger;
+use function_package::{Digest, Trigger};
 use sync_protocol::dead::Command;
 use sync_protocol::fleet::{
     Desired, FunctionReport, MAX_STREAM_REPORTS, MAX_WAIT_S, Reply, Report, Request, StreamReport,
@@ -47,7 +47,7 @@ use crate::triggers::queue::Queues;
 use crate::triggers::schedule::Schedules;
 use crate::triggers::watch::Watch;
 use crate::uplink::{OutboxTurn, Uplink};
-use crate::{dispatcher, install, limits, status};
+use crate::{dispatcher, install, limits, memory, status};
 
 /// Checks everything that can be checked without starting: the functions of the configuration.
 ///
@@ -62,8 +62,9 @@ pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
                 path.display()
             )
         })?;
+        let source = Arc::new(install::File { path: path.clone(), digest: Digest::of(&bytes) });
         let version =
-            install::load(engine, &bytes, values).with_context(|| format!("cannot use {}", path.display()))?;
+            install::load(engine, &bytes, source, values).with_context(|| format!("cannot use {}", path.display()))?;
         if versions.iter().any(|other| other.function.name() == version.function.name()) {
             anyhow::bail!(
                 "{} is the function {} once more; each name can run once",
@@ -150,6 +151,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         deployments,
     )
     .await?;
+    // Of what compiling took, most is free by now.
+    memory::give_back();
 
     let (functions, functions_seen) = watch::channel(fleet.report());
     let mut tasks = tokio::task::JoinSet::new();

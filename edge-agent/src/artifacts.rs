@@ -55,7 +55,8 @@ impl Artifacts {
         }
     }
 
-    fn path(&self, digest: Digest) -> PathBuf {
+    /// Where the file with this digest is, if it is there.
+    pub fn path(&self, digest: Digest) -> PathBuf {
         self.0.join(format!("{}.wasm", hex::encode(digest.as_bytes())))
     }
 }

@@ -1,5 +1,7 @@
 //! What time it is, as far as the gateway knows.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sync_protocol::records::Stamp;
@@ -13,6 +15,24 @@ pub struct Clock {
     started: Instant,
     // Of the system when the agent started.
     uptime_us: u64,
+    synchronised: Arc<Synchronised>,
+}
+
+/// Whether the wall clock is synchronised, asked once a second: it is a system call, and every event is stamped.
+#[derive(Debug, Default)]
+struct Synchronised(AtomicU64);
+
+impl Synchronised {
+    // In the lowest bit the answer, above it the second in which it was given; 0: it never was.
+    fn at(&self, second: u64, ask: impl FnOnce() -> bool) -> bool {
+        let known = self.0.load(Ordering::Relaxed);
+        if known >> 1 == second + 1 {
+            return known & 1 == 1;
+        }
+        let answer = ask();
+        self.0.store((second + 1) << 1 | u64::from(answer), Ordering::Relaxed);
+        answer
+    }
 }
 
 impl Clock {
@@ -24,7 +44,8 @@ impl Clock {
         let boot = digits.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
         let uptime = read("/proc/uptime");
         let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
-        Self { boot, started: Instant::now(), uptime_us: (seconds * 1e6) as u64 }
+        let uptime_us = (seconds * 1e6) as u64;
+        Self { boot, started: Instant::now(), uptime_us, synchronised: Arc::default() }
     }
 
     /// Wall clock, microseconds since 1970-01-01 UTC; 0 if it is set to before that.
@@ -34,8 +55,10 @@ impl Clock {
 
     /// All clocks.
     pub fn stamp(&self) -> Stamp {
-        let monotonic_us = self.uptime_us + self.started.elapsed().as_micros() as u64;
-        Stamp { wall_us: self.wall_us(), monotonic_us, boot: self.boot, synchronised: synchronised() }
+        let elapsed = self.started.elapsed();
+        let synchronised = self.synchronised.at(elapsed.as_secs(), synchronised);
+        let monotonic_us = self.uptime_us + elapsed.as_micros() as u64;
+        Stamp { wall_us: self.wall_us(), monotonic_us, boot: self.boot, synchronised }
     }
 
     /// How long to wait for this time of the wall clock, or for nothing: until it must be looked at again at most, for it may
@@ -70,4 +93,24 @@ fn synchronised() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn synchronised() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_the_clock_is_synchronised_is_asked_once_a_second() {
+        let known = Synchronised::default();
+        let asked = std::cell::Cell::new(0);
+        let at = |second, answer| {
+            known.at(second, || {
+                asked.set(asked.get() + 1);
+                answer
+            })
+        };
+        assert!(at(0, true) && at(0, false));
+        assert!(!at(1, false) && !at(1, true));
+        assert_eq!(asked.get(), 2);
+    }
 }

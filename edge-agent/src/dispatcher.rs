@@ -1,10 +1,12 @@
 //! Hands over what functions published: after the commit, in order, and again until the broker has taken it.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::Backoff;
-use agent_store::{ErrorKind, Reader, Write};
+use agent_store::{Committed, ErrorKind, Reader, Write};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inlet::Outgoing;
@@ -14,51 +16,109 @@ use crate::pipeline::writer::{Sender, Wakers};
 /// Hands publishes over until the inlet is gone.
 pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, inlet: mpsc::Sender<Outgoing>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10), 0);
-    // Everything up to here was taken. The store remembers it too, a little later.
-    let mut taken_up_to = 0;
+    let mut window = Window { may_be_more: true, ..Window::default() };
+    // The store hears of what was taken while the next ones are on their way.
+    let mut telling: Option<Telling> = None;
     loop {
-        let batch = match tokio::task::block_in_place(|| reader.publishes(taken_up_to, limits::PUBLISHES_IN_FLIGHT)) {
-            Ok(batch) => batch,
-            Err(error) => {
-                let wait = backoff.failed();
-                tracing::error!(?wait, "cannot read what functions published: {error}");
-                if error.kind() == ErrorKind::Corrupt {
-                    // The writer gives the store up, and what is whole in it is carried over.
-                    writer.abandoned(error.into());
+        let room = window.room();
+        if room > 0 {
+            match tokio::task::block_in_place(|| reader.publishes(window.last(), room)) {
+                Ok(batch) => {
+                    window.may_be_more = !batch.is_empty();
+                    for publish in batch {
+                        let (taken, answer) = oneshot::channel();
+                        window.waiting.push_back((publish.id, answer));
+                        if inlet.send(Outgoing { publish, taken }).await.is_err() {
+                            return;
+                        }
+                    }
                 }
-                tokio::time::sleep(wait).await;
+                Err(error) => {
+                    let wait = backoff.failed();
+                    tracing::error!(?wait, "cannot read what functions published: {error}");
+                    if error.kind() == ErrorKind::Corrupt {
+                        // The writer gives the store up, and what is whole in it is carried over.
+                        writer.abandoned(error.into());
+                    }
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+            }
+        }
+        if telling.is_none() && window.told < window.taken {
+            let (writer, up_to) = (writer.clone(), window.taken);
+            window.told = up_to;
+            telling = Some(Box::pin(async move { writer.write(vec![Write::Published { up_to }]).await }));
+        }
+        let went_well = tokio::select! {
+            taken = window.next() => taken,
+            told = told(&mut telling) => {
+                telling = None;
+                // What was taken stays so; the store hears of it with the next one.
+                told
+            }
+            () = wakers.publishes.notified() => {
+                window.may_be_more = true;
                 continue;
             }
         };
-        if batch.is_empty() {
-            wakers.publishes.notified().await;
-            continue;
-        }
-        let mut waiting = Vec::with_capacity(batch.len());
-        for publish in batch {
-            let (taken, answer) = oneshot::channel();
-            let id = publish.id;
-            if inlet.send(Outgoing { publish, taken }).await.is_err() {
-                return;
-            }
-            waiting.push((id, answer));
-        }
-        let mut failed = false;
-        for (id, answer) in waiting {
-            // In order, so that what follows one that was not taken is sent again too, and stays behind it.
-            if answer.await.is_err() {
-                failed = true;
-                break;
-            }
-            taken_up_to = id;
-        }
-        if taken_up_to > 0 && writer.write(vec![Write::Published { up_to: taken_up_to }]).await.is_none() {
-            failed = true;
-        }
-        if failed {
-            tokio::time::sleep(backoff.failed()).await;
-        } else {
+        if went_well {
             backoff.succeeded();
+        } else {
+            window.start_over();
+            tokio::time::sleep(backoff.failed()).await;
         }
+    }
+}
+
+type Telling = Pin<Box<dyn Future<Output = Option<Committed>> + Send>>;
+
+// Whether the store took it. Never, if nothing is told.
+async fn told(telling: &mut Option<Telling>) -> bool {
+    match telling {
+        Some(telling) => telling.await.is_some(),
+        None => std::future::pending().await,
+    }
+}
+
+/// What is on its way, in order.
+#[derive(Default)]
+struct Window {
+    waiting: VecDeque<(u64, oneshot::Receiver<()>)>,
+    // Everything up to here was taken.
+    taken: u64,
+    // And the store was told so.
+    told: u64,
+    may_be_more: bool,
+}
+
+impl Window {
+    // The last one that was handed over and not given up.
+    fn last(&self) -> u64 {
+        self.waiting.back().map_or(self.taken, |(id, _)| *id)
+    }
+
+    // How many may be handed over now; not one by one, for each time costs a query.
+    fn room(&self) -> usize {
+        let room = limits::PUBLISHES_IN_FLIGHT - self.waiting.len();
+        if self.may_be_more && room >= limits::PUBLISHES_IN_FLIGHT / 2 { room } else { 0 }
+    }
+
+    // Whether the next one was taken. Never, if none is on its way.
+    async fn next(&mut self) -> bool {
+        let Some((id, answer)) = self.waiting.front_mut() else { return std::future::pending().await };
+        let taken = answer.await.is_ok();
+        if taken {
+            self.taken = *id;
+            self.waiting.pop_front();
+        }
+        taken
+    }
+
+    // What follows one that was not taken is sent again, too, and stays behind it.
+    fn start_over(&mut self) {
+        self.waiting.clear();
+        self.told = 0;
+        self.may_be_more = true;
     }
 }

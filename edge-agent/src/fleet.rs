@@ -18,6 +18,7 @@ use sync_protocol::fleet::{Desired, DesiredFunction, FunctionReport, FunctionSta
 use crate::artifacts::Artifacts;
 use crate::install::{self, InstallError};
 use crate::link::{Link, LinkError};
+use crate::memory;
 use crate::pipeline::Pipeline;
 use crate::pipeline::writer::Sender;
 use crate::plan::{Active, OnTrial, Plan, Slot, TrialEnd, Version};
@@ -175,12 +176,13 @@ impl Fleet {
             .artifacts
             .get(digest)
             .ok_or_else(|| format!("the function's file {digest} is not on the disk any more; deploy it again"))?;
-        self.compile(&bytes, &installed.config).map_err(|error| error.to_string())
+        self.compile(&bytes, digest, &installed.config).map_err(|error| error.to_string())
     }
 
     // As `load`.
-    fn compile(&self, bytes: &[u8], config: &[(String, String)]) -> Result<Version, InstallError> {
-        install::load(&self.engine, bytes, &config.iter().cloned().collect())
+    fn compile(&self, bytes: &[u8], digest: Digest, config: &[(String, String)]) -> Result<Version, InstallError> {
+        let source = Arc::new(install::File { path: self.artifacts.path(digest), digest });
+        install::load(&self.engine, bytes, source, &config.iter().cloned().collect())
     }
 
     /// Takes the steps to what should run. Each is taken as far as it goes; what cannot be done now is tried again when
@@ -193,8 +195,9 @@ impl Fleet {
         let wanted = |function: &DesiredFunction| (function.name.clone(), (function.deployment, function.digest));
         let wanted = desired.functions.iter().map(wanted).collect();
         let mut first_error = None;
-        for step in steps(&settled, &wanted) {
-            let done = match &step {
+        let steps = steps(&settled, &wanted);
+        for step in &steps {
+            let done = match step {
                 Step::Remove { name } => self.remove(name).await,
                 Step::Install { name } => match desired.functions.iter().find(|function| function.name == *name) {
                     Some(function) => self.install(function, link).await,
@@ -207,6 +210,9 @@ impl Fleet {
             }
         }
         self.tidy();
+        if !steps.is_empty() {
+            memory::give_back();
+        }
         first_error.map_or(Ok(()), Err)
     }
 
@@ -274,7 +280,8 @@ impl Fleet {
                 .map_err(|source| Failure::Later(StepError::Fetch { function: function(), source }))?,
         };
         install::check_signature(wanted, &bytes, &self.trusted).map_err(Failure::Never)?;
-        let version = tokio::task::block_in_place(|| self.compile(&bytes, &wanted.config)).map_err(Failure::Never)?;
+        let version =
+            tokio::task::block_in_place(|| self.compile(&bytes, digest, &wanted.config)).map_err(Failure::Never)?;
         if version.function.name() != wanted.name {
             let found = version.function.name().to_owned();
             return Err(Failure::Never(InstallError::Name { wanted: function(), found }));

@@ -1,9 +1,11 @@
 //! From a function's file to a version that runs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use agent_core::{Filter, FilterError};
-use agent_functions::{Engine, LoadError, Spec, SpecError};
+use agent_functions::{Engine, LoadError, Source, Spec, SpecError};
 use function_package::{Digest, Package, PackageError, PublicKey, Signature, SignatureError, Trigger};
 use sync_protocol::fleet::DesiredFunction;
 
@@ -106,11 +108,34 @@ pub fn check_signature(wanted: &DesiredFunction, bytes: &[u8], trusted: &[Public
     key.verify(&digest, &signature).map_err(|source| InstallError::Signature { function, source })
 }
 
-/// Makes a version of a file. Blocks while it compiles.
+/// A function's file, which is read again for a backtrace.
+#[derive(Debug)]
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub digest: Digest,
+}
+
+impl Source for File {
+    fn bytes(&self) -> Result<Vec<u8>, String> {
+        let path = self.path.display();
+        let bytes = std::fs::read(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let found = Digest::of(&bytes);
+        if found == self.digest { Ok(bytes) } else { Err(format!("{path} is another file by now, {found}")) }
+    }
+}
+
+/// Makes a version of these bytes, which `source` has as well. Blocks while it compiles.
 ///
 /// # Errors
 /// Names the function and what is wrong with it.
-pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>) -> Result<Version, InstallError> {
+pub fn load(
+    engine: &Engine,
+    bytes: &[u8],
+    source: Arc<dyn Source>,
+    overrides: &BTreeMap<String, String>,
+) -> Result<Version, InstallError> {
     let package = Package::open(bytes.to_vec())?;
     let manifest = package.manifest();
     let spec = Spec::of(manifest, overrides)?;
@@ -127,7 +152,7 @@ pub fn load(engine: &Engine, bytes: &[u8], overrides: &BTreeMap<String, String>)
         })
         .collect::<Result<_, _>>()?;
     Ok(Version {
-        function: engine.load(spec, package.bytes())?,
+        function: engine.load_from(spec, package.bytes(), source)?,
         digest: package.digest(),
         version: manifest.version.to_string(),
         config: overrides.clone(),
@@ -160,4 +185,20 @@ pub fn check_beside<'a>(version: &Version, others: impl Iterator<Item = &'a Vers
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_another_by_now_gives_no_backtrace() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File { path: folder.path().join("f.wasm"), digest: Digest::of(b"module") };
+        assert!(file.bytes().unwrap_err().starts_with("cannot read"));
+        std::fs::write(&file.path, b"module").unwrap();
+        assert_eq!(file.bytes().unwrap(), b"module");
+        std::fs::write(&file.path, b"another").unwrap();
+        assert!(file.bytes().unwrap_err().contains("is another file by now"));
+    }
 }

@@ -18,6 +18,7 @@ pub mod install;
 pub mod keeper;
 pub mod limits;
 pub mod link;
+pub mod memory;
 pub mod meter;
 pub mod pipeline;
 pub mod plan;

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use edge_agent::agent::{self, StoreDamaged};
 use edge_agent::config::Config;
 use edge_agent::doctor::{self, Verdict};
-use edge_agent::record;
+use edge_agent::{memory, record};
 
 /// Runs WebAssembly functions on what devices send over MQTT, keeps their results while there is no link, and delivers
 /// them to a control plane.
@@ -50,6 +50,7 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    memory::share_arenas();
     let arguments = Arguments::parse();
     start_logs(arguments.log);
     match execute(&arguments) {

@@ -82,6 +82,8 @@ pub struct Pipeline {
 
 struct LanesState {
     lanes: Lanes<Job>,
+    // Workers that wait for work: waking nobody is a system call, too.
+    idle: usize,
     stopping: bool,
 }
 
@@ -135,7 +137,7 @@ impl Pipeline {
         blobs: Arc<Blobs>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            lanes: Mutex::new(LanesState { lanes: Lanes::new(limits::LANE_MEMORY), stopping: false }),
+            lanes: Mutex::new(LanesState { lanes: Lanes::new(limits::LANE_MEMORY), idle: 0, stopping: false }),
             work: Condvar::new(),
             plan: ArcSwap::default(),
             plan_changed: Notify::new(),
@@ -187,8 +189,13 @@ impl Pipeline {
             let key = LaneKey { function: slot.id, partition: partition.clone() };
             state.lanes.push(key, Job { slot: slot.clone(), partition, event: event.clone() });
         }
+        let idle = state.idle;
         drop(state);
-        if one { self.work.notify_one() } else { self.work.notify_all() }
+        match idle {
+            0 => {}
+            _ if one => self.work.notify_one(),
+            _ => self.work.notify_all(),
+        }
     }
 
     /// Puts an event that cannot be handled into the dead letters, and acknowledges it when it is there.
@@ -249,7 +256,9 @@ impl Pipeline {
             if state.stopping {
                 return None;
             }
+            state.idle += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         }
     }
 
@@ -269,9 +278,12 @@ impl Pipeline {
         for (&lane, &runs) in lanes {
             state.lanes.committed(lane, runs);
         }
+        let idle = state.idle;
         drop(state);
         // A lane that waited for its commit may run again.
-        self.work.notify_all();
+        if idle > 0 {
+            self.work.notify_all();
+        }
     }
 
     // Drops every event that is not on disk; none of them was acknowledged.

@@ -141,7 +141,12 @@ fn version(trap_if: &str) -> Version {
                 (i32.const 0)))"#
     );
     let package = Package::pack(&wat::parse_str(module).unwrap(), MANIFEST).unwrap();
-    install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap()
+    ready(&package)
+}
+
+/// What the gateway would make of it.
+fn ready(package: &Package) -> Version {
+    install::load(&Engine::new(), package.bytes(), Arc::new(package.bytes().clone()), &BTreeMap::new()).unwrap()
 }
 
 fn traps_on_x() -> String {
@@ -162,7 +167,7 @@ fn burner(fuel: u64) -> Active {
         "manifest = 1\nname = \"burner\"\nversion = \"1.0.0\"\n[[trigger]]\nmqtt = \"burn/#\"\n[limits]\nfuel = {fuel}\n"
     );
     let package = Package::pack(&wat::parse_str(module).unwrap(), &manifest).unwrap();
-    trusted(install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap())
+    trusted(ready(&package))
 }
 
 fn burning(device: &str) -> Event {
@@ -473,7 +478,7 @@ fn walker() -> Active {
                     (br $again)))))
             (i32.const 0)))"#;
     let package = Package::pack(&wat::parse_str(module).unwrap(), MANIFEST).unwrap();
-    trusted(edge_agent::install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap())
+    trusted(ready(&package))
 }
 
 #[test]

@@ -99,9 +99,14 @@ impl Function {
     /// Gives the function the event once more, with the same state and seed as when it trapped. Costs more than a run: at
     /// the first trap of a function, the time of loading it; then a step out of the interpreter and back for each of its calls.
     pub fn backtrace(&self, event: &Event, reads: &mut dyn Reads, seed: u64, trapped: &Trap) -> Vec<String> {
-        let traced = match self.traced() {
+        let none = |why: &str| vec![format!("(no backtrace: {why})")];
+        let wasm = match self.wasm() {
+            Ok(wasm) => wasm,
+            Err(why) => return none(&why),
+        };
+        let traced = match self.traced(&wasm) {
             Ok(traced) => traced,
-            Err(why) => return vec![format!("(no backtrace: {why})")],
+            Err(why) => return none(why),
         };
         // Telling takes fuel: what ran out of it does so earlier in the copy, and all else later than it trapped.
         let fuel = self.limits().fuel;
@@ -120,26 +125,26 @@ impl Function {
             Err(End::Abandoned(error)) => Some(format!("(of a run that did not come to its end: {error})")),
             Ok(()) => Some("(none: once more, it did not trap)".to_owned()),
         };
-        let mut lines = self.frames(&trace.open);
+        let mut lines = frames(&trace.open, &wasm);
         lines.extend(note);
         lines
     }
+}
 
-    fn frames(&self, open: &[u32]) -> Vec<String> {
-        // Innermost first.
-        let (shown, left_out) = match open.len().checked_sub(MAX_FRAMES) {
-            None | Some(0) => (open.iter().rev().copied().collect::<Vec<_>>(), 0),
-            Some(left_out) => {
-                let inner = open.iter().rev().take(MAX_FRAMES - OUTERMOST);
-                (inner.chain(open[..OUTERMOST].iter().rev()).copied().collect(), left_out)
-            }
-        };
-        let names = names::of(self.wasm(), &shown.iter().copied().collect::<BTreeSet<_>>());
-        let mut lines: Vec<String> =
-            shown.iter().map(|at| names.get(at).cloned().unwrap_or_else(|| format!("func[{at}]"))).collect();
-        if left_out > 0 {
-            lines.insert(MAX_FRAMES - OUTERMOST, format!("({left_out} more)"));
+fn frames(open: &[u32], wasm: &[u8]) -> Vec<String> {
+    // Innermost first.
+    let (shown, left_out) = match open.len().checked_sub(MAX_FRAMES) {
+        None | Some(0) => (open.iter().rev().copied().collect::<Vec<_>>(), 0),
+        Some(left_out) => {
+            let inner = open.iter().rev().take(MAX_FRAMES - OUTERMOST);
+            (inner.chain(open[..OUTERMOST].iter().rev()).copied().collect(), left_out)
         }
-        lines
+    };
+    let names = names::of(wasm, &shown.iter().copied().collect::<BTreeSet<_>>());
+    let mut lines: Vec<String> =
+        shown.iter().map(|at| names.get(at).cloned().unwrap_or_else(|| format!("func[{at}]"))).collect();
+    if left_out > 0 {
+        lines.insert(MAX_FRAMES - OUTERMOST, format!("({left_out} more)"));
     }
+    lines
 }

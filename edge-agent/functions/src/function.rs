@@ -16,6 +16,7 @@ use crate::fuel::{PER_STATE_READ, SLICE, STRETCH};
 use crate::host::{Host, Question, Shared, StateRead, Stop};
 use crate::imports::{answer_state, charge, units};
 use crate::limits::Limits;
+use crate::source::Source;
 use crate::start;
 use crate::trap::{Trap, TrapKind};
 
@@ -30,8 +31,8 @@ struct Inner {
     shared: Arc<Shared>,
     /// Fuel that instantiating takes.
     start_fuel: u64,
-    /// What it was loaded from: some ten kilobytes, beside the compiled code that is several times as large.
-    wasm: Box<[u8]>,
+    /// What it was loaded from.
+    source: Arc<dyn Source>,
     /// The copy that tells of its calls, once a backtrace was asked for; else why there is none.
     traced: OnceLock<Result<Function, String>>,
 }
@@ -167,10 +168,9 @@ impl Function {
         linker: Linker<Host>,
         shared: Arc<Shared>,
         start_fuel: u64,
-        wasm: &[u8],
+        source: Arc<dyn Source>,
     ) -> Self {
-        let (wasm, traced) = (wasm.into(), OnceLock::new());
-        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, wasm, traced }))
+        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, source, traced: OnceLock::new() }))
     }
 
     /// Its name.
@@ -230,14 +230,15 @@ impl Function {
         (ended, store)
     }
 
-    /// What it was loaded from.
-    pub(crate) fn wasm(&self) -> &[u8] {
-        &self.0.wasm
+    /// What it was loaded from, its start function an export; the error is for a person.
+    pub(crate) fn wasm(&self) -> Result<Vec<u8>, String> {
+        let wasm = self.0.source.bytes()?;
+        Ok(start::exported(&wasm).map_err(|error| error.to_string())?.unwrap_or(wasm))
     }
 
-    /// The copy that tells of its calls, made when it is first asked for; the error is for a person.
-    pub(crate) fn traced(&self) -> Result<&Self, &str> {
-        self.0.traced.get_or_init(|| backtrace::traced(&self.0.shared, &self.0.wasm)).as_ref().map_err(String::as_str)
+    /// The copy of these bytes that tells of its calls, made when it is first asked for; the error is for a person.
+    pub(crate) fn traced(&self, wasm: &[u8]) -> Result<&Self, &str> {
+        self.0.traced.get_or_init(|| backtrace::traced(&self.0.shared, wasm)).as_ref().map_err(String::as_str)
     }
 
     /// Instantiates once, to see whether it can be.

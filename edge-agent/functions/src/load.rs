@@ -1,6 +1,5 @@
 //! From the bytes of a module to a function that can run.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use crate::imports::{IMPORTS, WITH_NUMBER, link};
 use crate::limits::Limits;
 use crate::scan::Scan;
 use crate::secrets::Secrets;
+use crate::source::Source;
 use crate::spec::Spec;
 use crate::start;
 
@@ -70,19 +70,27 @@ impl Engine {
     /// Names the function, what is wrong with the module, and what to do. Nothing else is disturbed: neither functions
     /// that are loaded, nor a later `load`.
     pub fn load(&self, spec: Spec, wasm: &[u8]) -> Result<Function, LoadError> {
+        self.load_from(spec, wasm, Arc::new(Arc::<[u8]>::from(wasm)))
+    }
+
+    /// The same, with bytes that need not stay in memory: `source` has them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_from(&self, spec: Spec, wasm: &[u8], source: Arc<dyn Source>) -> Result<Function, LoadError> {
         let Spec { name, version, limits, permissions, config, extism } = spec;
         let identity = Identity { name, version };
         let secrets = self.secrets.clone();
         let shared = Arc::new(Shared { identity: identity.clone(), limits, permissions, config, secrets, extism });
-        load(shared, wasm).map_err(|cause| LoadError { function: identity, cause })
+        load(shared, wasm, source).map_err(|cause| LoadError { function: identity, cause })
     }
 }
 
-fn load(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, LoadCause> {
+fn load(shared: Arc<Shared>, wasm: &[u8], source: Arc<dyn Source>) -> Result<Function, LoadCause> {
     let limits = &shared.limits;
     check_header(wasm, limits)?;
     let engine = wasmi::Engine::new(&config(limits));
-    let Compiled { module, start_fuel, wasm } =
+    let (module, start_fuel) =
         contain(|| compile(&engine, wasm, limits)).unwrap_or_else(|panicked| Err(LoadCause::Panicked(panicked.0)))?;
     match &shared.extism {
         Some(extism) => {
@@ -96,7 +104,7 @@ fn load(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, LoadCause> {
         }
     }
     let linker = linker(&engine, &shared).map_err(|error| LoadCause::Invalid(error.to_string()))?;
-    let function = Function::new(engine, module, linker, shared, start_fuel, &wasm);
+    let function = Function::new(engine, module, linker, shared, start_fuel, source);
     function.try_out().map_err(LoadCause::Start)?;
     Ok(function)
 }
@@ -118,7 +126,7 @@ pub(crate) fn copy(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, String>
     let module = module.map_err(|error| invalid(&error))?;
     let mut linker = linker(&engine, &shared).map_err(|error| invalid(&error))?;
     backtrace::link(&mut linker).map_err(|error| invalid(&error))?;
-    Ok(Function::new(engine, module, linker, shared, 0, &[]))
+    Ok(Function::new(engine, module, linker, shared, 0, Arc::new(Arc::<[u8]>::from([]))))
 }
 
 fn check_header(wasm: &[u8], limits: &Limits) -> Result<(), LoadCause> {
@@ -160,22 +168,18 @@ fn config(limits: &Limits) -> Config {
 
 /// Validates before anything else looks at the module: the interpreter's own limits have panicked on modules that
 /// validation refuses.
-fn compile<'a>(engine: &wasmi::Engine, wasm: &'a [u8], limits: &Limits) -> Result<Compiled<'a>, LoadCause> {
+fn compile(engine: &wasmi::Engine, wasm: &[u8], limits: &Limits) -> Result<(Module, u64), LoadCause> {
     let invalid = |error: &dyn fmt::Display| LoadCause::Invalid(error.to_string());
     Module::validate(engine, wasm).map_err(|error| invalid(&error))?;
     let scan = Scan::of(wasm).map_err(|error| invalid(&error))?;
     scan.check(limits)?;
-    let wasm = start::exported(wasm).map_err(|error| invalid(&error))?.map_or(Cow::Borrowed(wasm), Cow::Owned);
-    let module = Module::new(engine, &wasm).map_err(|error| invalid(&error))?;
-    Ok(Compiled { module, start_fuel: scan.fuel(), wasm })
-}
-
-struct Compiled<'a> {
-    module: Module,
-    /// What instantiating takes.
-    start_fuel: u64,
-    /// What was compiled.
-    wasm: Cow<'a, [u8]>,
+    let module = match start::exported(wasm).map_err(|error| invalid(&error))? {
+        Some(copy) => Module::new(engine, &copy),
+        // SAFETY: they were validated above, by the same engine.
+        #[expect(unsafe_code, reason = "to validate twice takes a fifth of a start with many functions")]
+        None => unsafe { Module::new_unchecked(engine, wasm) },
+    };
+    Ok((module.map_err(|error| invalid(&error))?, scan.fuel()))
 }
 
 fn abi_version(module: &str) -> Option<u32> {

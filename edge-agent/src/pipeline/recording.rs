@@ -222,7 +222,7 @@ mod tests {
             (func (export "edge_handle") (param i32 i32) (result i32) (i32.const 0)))"#;
         let manifest = "manifest = 1\nname = \"f\"\nversion = \"1.0.0\"\n[[trigger]]\nmqtt = \"a\"\n";
         let package = Package::pack(&wat::parse_str(module).unwrap(), manifest).unwrap();
-        install::load(&Engine::new(), package.bytes(), &BTreeMap::new()).unwrap()
+        install::load(&Engine::new(), package.bytes(), Arc::new(package.bytes().clone()), &BTreeMap::new()).unwrap()
     }
 
     fn run(bytes: usize) -> RecordedRun {
