@@ -50,8 +50,8 @@ pub(crate) enum Language {
 
 #[derive(clap::Args)]
 pub(crate) struct Build {
-    /// Directory of a Rust crate, with function.toml beside its Cargo.toml.
-    #[arg(required_unless_present = "wasm", conflicts_with = "wasm")]
+    /// Directory of a Rust crate, with function.toml beside its Cargo.toml; the current one if not given.
+    #[arg(conflicts_with = "wasm")]
     pub(crate) dir: Option<PathBuf>,
     /// A module that was compiled already, from whatever language.
     #[arg(long, requires = "manifest", value_name = "FILE")]
