@@ -114,6 +114,7 @@ impl Requests {
     fn attempt(&self, message: Message) -> impl Future<Output = ()> + Send + 'static {
         let (client, pipeline, writer) = (self.client.clone(), self.pipeline.clone(), self.writer.clone());
         let number = format!("{:016x}-{}", self.epoch.0, message.id);
+        let seed = self.epoch.0 ^ message.id;
         async move {
             let Message { id, queue, attempts, event, .. } = message;
             let attempts = attempts.saturating_add(1);
@@ -129,7 +130,7 @@ impl Requests {
             pipeline.counters.requests_sent.add(1);
             let sent = client.send(&request, &number).await;
             let now_us = pipeline.clock.wall_us();
-            let decided = next(sent.tried, attempts, request.tries, now_us);
+            let decided = next(sent.tried, attempts, request.tries, now_us, seed);
             let write = match decided {
                 Next::Later { due_us } => {
                     let cause = sent.cause();

@@ -28,15 +28,28 @@ impl Backoff {
         let doubled = self.first.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
         let full = doubled.min(self.longest);
-        // SplitMix64 (Steele, Lea, Flood 2014): small, and good enough for spreading.
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        let share = (mixed >> 40) as f64 / (1u64 << 24) as f64;
-        full.mul_f64(1.0 - share / 2.0)
+        self.random = self.random.wrapping_add(STEP);
+        full.mul_f64(1.0 - share(self.random) / 2.0)
     }
+}
+
+/// What a state of SplitMix64 (Steele, Lea, Flood 2014) moves on by: small, and good enough for spreading.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// At least 0 and less than 1, by the state.
+fn share(state: u64) -> f64 {
+    let mut mixed = state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^= mixed >> 31;
+    (mixed >> 40) as f64 / (1u64 << 24) as f64
+}
+
+/// A wait in milliseconds, longer by up to a quarter: never shorter, for somebody asked for it. The seed and the number of the
+/// attempt decide by how much; give each gateway seeds of its own.
+pub fn spread_ms(wait_ms: u64, seed: u64, attempts: u32) -> u64 {
+    let state = seed.wrapping_add(STEP.wrapping_mul(u64::from(attempts)));
+    wait_ms.saturating_add((wait_ms as f64 * share(state) / 4.0) as u64)
 }
 
 /// How long an event waits until it is given to its function once more, in milliseconds: `backoff_ms` after the first
@@ -56,6 +69,13 @@ mod tests {
         let waits: std::vec::Vec<u64> = (1..=5).map(|attempts| retry_after_ms(1_000, attempts)).collect();
         assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000]);
         assert_eq!((retry_after_ms(1_000, 100), retry_after_ms(u32::MAX, u32::MAX)), (3_600_000, 3_600_000));
+    }
+
+    #[test]
+    fn what_is_spread_is_never_sooner_and_differs() {
+        let waits: std::collections::BTreeSet<u64> = (0..100).map(|seed| spread_ms(10_000, seed, 1)).collect();
+        assert!(waits.len() > 90 && waits.iter().all(|wait| (10_000..12_500).contains(wait)), "{waits:?}");
+        assert_ne!(spread_ms(10_000, 7, 1), spread_ms(10_000, 7, 2));
     }
 
     #[test]

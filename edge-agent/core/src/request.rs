@@ -10,7 +10,7 @@ use function_abi::EventKind;
 use serde::{Deserialize, Serialize};
 
 use crate::Event;
-use crate::backoff::retry_after_ms;
+use crate::backoff::{retry_after_ms, spread_ms};
 
 /// An HTTP request that a function wants sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,8 +122,9 @@ fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// Decides after a try: `attempts` were made, this one included, and `tries` may be.
-pub fn next(tried: Tried, attempts: u32, tries: u32, now_us: u64) -> Next {
+/// Decides after a try: `attempts` were made, this one included, and `tries` may be. The seed spreads the waits of many
+/// gateways; each request has one of its own.
+pub fn next(tried: Tried, attempts: u32, tries: u32, now_us: u64, seed: u64) -> Next {
     let asked_s = match tried {
         Tried::Hopeless => return Next::GiveUp,
         Tried::Answered { status, .. } if !is_passing(status) => return Next::Answer,
@@ -134,7 +135,7 @@ pub fn next(tried: Tried, attempts: u32, tries: u32, now_us: u64) -> Next {
         return Next::GiveUp;
     }
     let wait_ms = retry_after_ms(BACKOFF_MS, attempts).max(asked_s.min(MAX_RETRY_AFTER_S) * 1_000);
-    Next::Later { due_us: now_us.saturating_add(wait_ms * 1_000) }
+    Next::Later { due_us: now_us.saturating_add(spread_ms(wait_ms, seed, attempts) * 1_000) }
 }
 
 #[cfg(test)]
@@ -145,6 +146,17 @@ mod tests {
 
     fn answered(status: u16) -> Tried {
         Tried::Answered { status, retry_after_s: None }
+    }
+
+    /// What is decided at the time 0, without a fraction of a wait: how many seconds, a quarter more at most.
+    fn decide(tried: Tried, attempts: u32, tries: u32) -> Next {
+        let decided = next(tried, attempts, tries, 0, 7);
+        let Next::Later { due_us } = decided else { return decided };
+        let seconds = (due_us / SECOND_US).max(1);
+        let whole = (0..=4).map(|power| 1 << power).chain([30, 3_600]).filter(|whole| *whole <= seconds).max();
+        let whole = whole.unwrap_or_default();
+        assert!(due_us <= whole * SECOND_US * 5 / 4, "{due_us}");
+        Next::Later { due_us: whole * SECOND_US }
     }
 
     #[test]
@@ -175,29 +187,29 @@ mod tests {
     #[test]
     fn an_answer_is_final_unless_the_server_may_change_its_mind() {
         for status in [200, 204, 301, 302, 307, 400, 401, 404, 409, 499] {
-            assert_eq!(next(answered(status), 1, 5, 0), Next::Answer, "{status}");
+            assert_eq!(decide(answered(status), 1, 5), Next::Answer, "{status}");
         }
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-            assert_eq!(next(answered(status), 1, 5, 0), Next::Later { due_us: SECOND_US }, "{status}");
-            assert_eq!(next(answered(status), 5, 5, 0), Next::GiveUp, "{status}");
+            assert_eq!(decide(answered(status), 1, 5), Next::Later { due_us: SECOND_US }, "{status}");
+            assert_eq!(decide(answered(status), 5, 5), Next::GiveUp, "{status}");
         }
     }
 
     #[test]
     fn tries_wait_twice_as_long_each_time_and_end() {
-        let waits = (1..5).map(|attempts| next(Tried::Unanswered, attempts, 5, SECOND_US));
-        let expected = [2, 3, 5, 9].map(|seconds| Next::Later { due_us: seconds * SECOND_US });
+        let waits = (1..5).map(|attempts| decide(Tried::Unanswered, attempts, 5));
+        let expected = [1, 2, 4, 8].map(|seconds| Next::Later { due_us: seconds * SECOND_US });
         assert!(waits.eq(expected));
         for attempts in [5, 6, u32::MAX] {
-            assert_eq!(next(Tried::Unanswered, attempts, 5, 0), Next::GiveUp);
+            assert_eq!(decide(Tried::Unanswered, attempts, 5), Next::GiveUp);
         }
-        assert_eq!(next(Tried::Hopeless, 1, 5, 0), Next::GiveUp);
-        assert_eq!(next(Tried::Unanswered, 1, 2, u64::MAX), Next::Later { due_us: u64::MAX });
+        assert_eq!(decide(Tried::Hopeless, 1, 5), Next::GiveUp);
+        assert_eq!(next(Tried::Unanswered, 1, 2, u64::MAX, 0), Next::Later { due_us: u64::MAX });
     }
 
     #[test]
     fn a_server_is_left_alone_as_long_as_it_says_within_an_hour() {
-        let after = |retry_after_s| next(Tried::Answered { status: 503, retry_after_s }, 1, 5, 0);
+        let after = |retry_after_s| decide(Tried::Answered { status: 503, retry_after_s }, 1, 5);
         assert_eq!(after(Some(30)), Next::Later { due_us: 30 * SECOND_US });
         assert_eq!(after(Some(0)), Next::Later { due_us: SECOND_US });
         assert_eq!(after(Some(u64::MAX)), Next::Later { due_us: 3_600 * SECOND_US });
