@@ -355,7 +355,11 @@ fn load(name: &str) -> Option<Function> {
     let bytes = std::fs::read(&path).unwrap();
     let secrets = [("key", "sésame"), ("other", "x")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let engine = Engine::with_secrets(Secrets::new(secrets.into()));
-    Some(edge_agent::install::load(&engine, &bytes, Arc::new(Arc::<[u8]>::from(&*bytes)), &BTreeMap::new()).unwrap().function)
+    Some(
+        edge_agent::install::load(&engine, &bytes, Arc::new(Arc::<[u8]>::from(&*bytes)), &BTreeMap::new())
+            .unwrap()
+            .function,
+    )
 }
 
 #[test]
