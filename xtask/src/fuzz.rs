@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         if target == "bytes" {
             fuzz.arg(&seeds);
         }
-        fuzz.args(["--", "-timeout=60", "-rss_limit_mb=2048", "-print_final_stats=1"]);
+        fuzz.args(["--", "-timeout=60", "-len_control=0", "-rss_limit_mb=2048", "-print_final_stats=1"]);
         fuzz.args([format!("-max_total_time={}", minutes * 60), format!("-max_len={longest}")]);
         cargo::run(&mut fuzz)?;
     }

@@ -83,7 +83,8 @@ fn what_cannot_be_built_is_named() {
     fs::write(crate_dir.join("function.toml"), MANIFEST.replace("name =", "nmae =")).unwrap();
     let wrong = run(&["fn", "build", "tiny"]);
     assert!(wrong.status == 1 && wrong.stderr.contains("tiny/function.toml:2"), "{}", wrong.stderr);
-    assert_eq!(run(&["fn", "build"]).status, 2);
+    let here = run(&["fn", "build"]);
+    assert!(here.status == 3 && here.stderr.contains("./function.toml"), "{}", here.stderr);
     assert_eq!(run(&["fn", "build", "--wasm", "x"]).status, 2);
 }
 
