@@ -366,6 +366,9 @@ impl Reads for LaneReads<'_, '_> {
     }
 
     fn pause(&mut self, fuel: u64) {
+        // Where runs keep all cores busy, those who take events in, commit and answer wait for a core. The system gives it to
+        // them after milliseconds, unless it is offered.
+        std::thread::yield_now();
         if self.worker.paused == limits::PAUSED_RUNS {
             return;
         }
