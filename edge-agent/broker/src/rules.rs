@@ -135,8 +135,13 @@ fn one_covers(filters: &[Box<str>], what: &str) -> bool {
 /// Whether every topic that `narrow` matches is matched by `wide`. Both are topic filters; a topic name is one that
 /// matches itself.
 fn covers(wide: &str, narrow: &str) -> bool {
-    // As the first level `#` matches what `+/#` does, every topic that does not begin with `$`: there is no level above it.
-    let rooted = |filter| if filter == "#" { "+/#" } else { filter };
+    // As the first level `#` matches what `+/#` does, every topic that does not begin with `$`: there is no level above it. The
+    // level above that of `/#` would be the empty topic, which there is not either.
+    let rooted = |filter| match filter {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        filter => filter,
+    };
     let (mut wide, mut narrow) = (rooted(wide).split('/'), rooted(narrow).split('/'));
     let mut first = true;
     loop {
