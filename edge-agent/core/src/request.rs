@@ -142,21 +142,19 @@ pub fn next(tried: Tried, attempts: u32, tries: u32, now_us: u64, seed: u64) -> 
 mod tests {
     use super::*;
 
-    const SECOND_US: u64 = 1_000_000;
-
     fn answered(status: u16) -> Tried {
         Tried::Answered { status, retry_after_s: None }
     }
 
-    /// What is decided at the time 0, without a fraction of a wait: how many seconds, a quarter more at most.
+    const SEED: u64 = 7;
+
     fn decide(tried: Tried, attempts: u32, tries: u32) -> Next {
-        let decided = next(tried, attempts, tries, 0, 7);
-        let Next::Later { due_us } = decided else { return decided };
-        let seconds = (due_us / SECOND_US).max(1);
-        let whole = (0..=4).map(|power| 1 << power).chain([30, 3_600]).filter(|whole| *whole <= seconds).max();
-        let whole = whole.unwrap_or_default();
-        assert!(due_us <= whole * SECOND_US * 5 / 4, "{due_us}");
-        Next::Later { due_us: whole * SECOND_US }
+        next(tried, attempts, tries, 0, SEED)
+    }
+
+    /// So many seconds after the time 0, and what they are spread by.
+    fn later(seconds: u64, attempts: u32) -> Next {
+        Next::Later { due_us: spread_ms(seconds * 1_000, SEED, attempts) * 1_000 }
     }
 
     #[test]
@@ -190,16 +188,16 @@ mod tests {
             assert_eq!(decide(answered(status), 1, 5), Next::Answer, "{status}");
         }
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-            assert_eq!(decide(answered(status), 1, 5), Next::Later { due_us: SECOND_US }, "{status}");
+            assert_eq!(decide(answered(status), 1, 5), later(1, 1), "{status}");
             assert_eq!(decide(answered(status), 5, 5), Next::GiveUp, "{status}");
         }
     }
 
     #[test]
     fn tries_wait_twice_as_long_each_time_and_end() {
-        let waits = (1..5).map(|attempts| decide(Tried::Unanswered, attempts, 5));
-        let expected = [1, 2, 4, 8].map(|seconds| Next::Later { due_us: seconds * SECOND_US });
-        assert!(waits.eq(expected));
+        for (attempts, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8)] {
+            assert_eq!(decide(Tried::Unanswered, attempts, 5), later(seconds, attempts));
+        }
         for attempts in [5, 6, u32::MAX] {
             assert_eq!(decide(Tried::Unanswered, attempts, 5), Next::GiveUp);
         }
@@ -210,8 +208,8 @@ mod tests {
     #[test]
     fn a_server_is_left_alone_as_long_as_it_says_within_an_hour() {
         let after = |retry_after_s| decide(Tried::Answered { status: 503, retry_after_s }, 1, 5);
-        assert_eq!(after(Some(30)), Next::Later { due_us: 30 * SECOND_US });
-        assert_eq!(after(Some(0)), Next::Later { due_us: SECOND_US });
-        assert_eq!(after(Some(u64::MAX)), Next::Later { due_us: 3_600 * SECOND_US });
+        assert_eq!(after(Some(30)), later(30, 1));
+        assert_eq!(after(Some(0)), later(1, 1));
+        assert_eq!(after(Some(u64::MAX)), later(3_600, 1));
     }
 }

@@ -13,9 +13,10 @@ use agent_core::Event;
 use wasmi::errors::LinkerError;
 use wasmi::{Caller, Error, Linker};
 
-use crate::function::{End, Function, Reads};
+use crate::function::{End, Function};
 use crate::host::{Host, Shared, Stop};
 use crate::load;
+use crate::reads::Reads;
 use crate::trap::{Trap, TrapKind};
 
 /// Most frames that are shown: the innermost and, of a deep one, the outermost.

@@ -15,10 +15,11 @@ use wasmi::{ExternType, Instance, Module, Store, ValType};
 
 use crate::error::LoadCause;
 use crate::fuel::MEMORY_BYTES_PER_UNIT;
-use crate::function::{End, Function, Reads};
+use crate::function::{End, Function};
 use crate::host::{Host, Stop};
 use crate::imports::units;
 use crate::load::{check_memory, describe};
+use crate::reads::Reads;
 use crate::trap::TrapKind;
 
 /// The import namespace, by which a plug-in is recognised.

@@ -16,6 +16,7 @@ use crate::fuel::{PER_STATE_READ, SLICE, STRETCH};
 use crate::host::{Host, Question, Shared, StateRead, Stop};
 use crate::imports::{answer_state, charge, units};
 use crate::limits::Limits;
+use crate::reads::{NoReads, ReadError, Reads};
 use crate::source::Source;
 use crate::start;
 use crate::trap::{Trap, TrapKind};
@@ -31,84 +32,13 @@ struct Inner {
     shared: Arc<Shared>,
     /// Fuel that instantiating takes.
     start_fuel: u64,
+    /// Whether there is a start function to be called.
+    starts: bool,
     /// What it was loaded from.
     source: Arc<dyn Source>,
     /// The copy that tells of its calls, once a backtrace was asked for; else why there is none.
     traced: OnceLock<Result<Function, String>>,
 }
-
-/// What a run asks of whoever runs it: to read its state, and to let others go on. What the run wrote itself comes first, and
-/// does not get here.
-pub trait Reads {
-    /// The value of a key, within the function and the partition of the run.
-    ///
-    /// # Errors
-    /// The store failed. The run is abandoned: it is not the function's fault.
-    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError>;
-
-    /// The first key (bytewise) that begins with `prefix` and comes after `after`, within the function and the partition of
-    /// the run.
-    ///
-    /// # Errors
-    /// As [`state`](Self::state).
-    fn next_key(&mut self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
-
-    /// The bytes that keys and values of the function's state take, over all partitions. Asked once by a run that put
-    /// something, after it returned; the values that such a run replaces may be asked for after that.
-    ///
-    /// # Errors
-    /// As [`state`](Self::state).
-    fn state_bytes(&mut self) -> Result<u64, ReadError>;
-
-    /// The bytes of the blob of this name, or of the content that [`BLOB_DIGEST`] and a digest name. It was stored before this
-    /// run; one run sees one content under a name.
-    ///
-    /// # Errors
-    /// As [`state`](Self::state).
-    fn blob_size(&mut self, name: &str) -> Result<Option<u64>, ReadError>;
-
-    /// The bytes of such a blob from `offset` on: `len` of them, or as many as there are.
-    ///
-    /// # Errors
-    /// As [`state`](Self::state).
-    fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError>;
-
-    /// The run has taken so many units of fuel and has not ended, [`SLICE`] or more since the last time: whoever is next may
-    /// be served before it goes on.
-    fn pause(&mut self, fuel: u64) {
-        let _ = fuel;
-    }
-}
-
-/// Of a run that may not ask.
-struct Nothing;
-
-impl Reads for Nothing {
-    fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-        Ok(None)
-    }
-
-    fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-
-    fn state_bytes(&mut self) -> Result<u64, ReadError> {
-        Ok(0)
-    }
-
-    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
-        Ok(None)
-    }
-
-    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-}
-
-/// The store could not answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the state could not be read: {0}")]
-pub struct ReadError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// One run of a function.
 #[derive(Debug)]
@@ -170,7 +100,8 @@ impl Function {
         start_fuel: u64,
         source: Arc<dyn Source>,
     ) -> Self {
-        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, source, traced: OnceLock::new() }))
+        let (starts, traced) = (module.get_export(start::EXPORT).is_some(), OnceLock::new());
+        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, starts, source, traced }))
     }
 
     /// Its name.
@@ -244,7 +175,7 @@ impl Function {
     /// Instantiates once, to see whether it can be.
     pub(crate) fn try_out(&self) -> Result<(), Trap> {
         let mut store = self.store(0, self.0.shared.limits.fuel);
-        match self.instantiate(&mut store, &mut Nothing) {
+        match self.instantiate(&mut store, &mut NoReads) {
             Ok(_) => Ok(()),
             Err(End::Failed(trap)) => Err(trap),
             Err(End::Abandoned(error)) => Err(self.fault(error.to_string())),
@@ -268,7 +199,9 @@ impl Function {
         let instance = contain(|| inner.linker.instantiate_and_start(&mut *store, &inner.module))
             .map_err(|panicked| End::Failed(self.fault(panicked.0)))?
             .map_err(|error| End::Failed(Trap::from_error(&error, store.data())))?;
-        if let Ok(start) = instance.get_typed_func::<(), ()>(&*store, start::EXPORT) {
+        if inner.starts {
+            let start = instance.get_typed_func::<(), ()>(&*store, start::EXPORT);
+            let start = start.map_err(|error| End::Failed(self.fault(error.to_string())))?;
             self.call(store, reads, |store| start.call_resumable(store, ()))?;
         }
         store.data_mut().memory = instance.get_memory(&*store, EXPORT_MEMORY);

@@ -20,7 +20,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::function::{Function, LogLine, Outcome, ReadError, Reads, Run};
+use crate::function::{Function, LogLine, Outcome, Run};
+use crate::reads::{ReadError, Reads};
 pub use play::{Different, NotRecorded, Played, Player};
 
 /// One frame of a recording.

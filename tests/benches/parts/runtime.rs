@@ -1,10 +1,9 @@
 //! One run of a function, on a fresh instance, and loading it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use agent_core::{Event, Filter, Identity};
-use agent_functions::{Engine, Function, Outcome, Permissions, ReadError, Reads, Spec, StreamPattern};
+use agent_functions::{Engine, Function, NoReads, Outcome, Permissions, Spec, StreamPattern};
 use divan::{Bencher, black_box};
 use function_abi::EventKind;
 use function_package::Package;
@@ -44,30 +43,6 @@ const MODULES: [&str; 9] = [
     "conformance-assemblyscript",
 ];
 
-struct Memory(BTreeMap<Vec<u8>, Arc<[u8]>>);
-
-impl Reads for Memory {
-    fn state(&mut self, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-
-    fn state_bytes(&mut self) -> Result<u64, ReadError> {
-        Ok(0)
-    }
-
-    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
-        Ok(None)
-    }
-
-    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-}
-
 /// Store, instance, event, handler, and dropping it all.
 #[divan::bench(args = MODULES)]
 fn run(bencher: Bencher, module: &str) {
@@ -77,8 +52,7 @@ fn run(bencher: Bencher, module: &str) {
         identity: Some(Identity { source: "sensor".into(), boot: 1, sequence: 1 }),
         ..Event::new(EventKind::Mqtt, "sensor", "sensors/a/temperature", payload.as_bytes(), 1_700_000_000_000_000)
     };
-    let mut memory = Memory(BTreeMap::new());
-    bencher.bench_local(|| match function.run(black_box(&event), &mut memory, 1).outcome {
+    bencher.bench_local(|| match function.run(black_box(&event), &mut NoReads, 1).outcome {
         Outcome::Done(effects) => effects,
         other => panic!("{other:?}"),
     });

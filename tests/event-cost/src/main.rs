@@ -14,7 +14,7 @@ use agent_core::event::EventKind;
 use agent_core::lanes::{LaneKey, Lanes, MemoryLimits};
 use agent_core::router::Router;
 use agent_core::{Effects, Event, Filter, FunctionId, Identity};
-use agent_functions::{Engine, Function, Outcome, ReadError, Reads, Spec};
+use agent_functions::{Engine, Function, NoReads, Outcome, Spec};
 use agent_store::{OutcomeResult, Store, Uses, Write};
 use function_package::{Package, Trigger};
 use sync_protocol::records::Stamp;
@@ -67,31 +67,6 @@ struct Way {
     _folder: tempfile::TempDir,
 }
 
-/// A function that has no state.
-struct Nothing;
-
-impl Reads for Nothing {
-    fn state(&mut self, _: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-        Ok(None)
-    }
-
-    fn next_key(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-
-    fn state_bytes(&mut self) -> Result<u64, ReadError> {
-        Ok(0)
-    }
-
-    fn blob_size(&mut self, _: &str) -> Result<Option<u64>, ReadError> {
-        Ok(None)
-    }
-
-    fn blob_piece(&mut self, _: &str, _: u64, _: usize) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-}
-
 impl Way {
     fn new(package: &Path) -> Fallible<Self> {
         let package = Package::open(std::fs::read(package)?)?;
@@ -126,7 +101,7 @@ impl Way {
 
     // What is to be done, and the fuel that it took to find out.
     fn run(&self, event: &Event, seed: u64) -> Fallible<(Effects, u64)> {
-        let run = self.function.run(event, &mut Nothing, seed);
+        let run = self.function.run(event, &mut NoReads, seed);
         match run.outcome {
             Outcome::Done(effects) => Ok((effects, run.fuel)),
             Outcome::Failed(trap) => Err(trap.into()),

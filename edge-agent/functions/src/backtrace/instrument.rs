@@ -7,7 +7,7 @@
 use wasm_encoder::reencode::{Error, Reencode};
 use wasm_encoder::{
     CodeSection, DataCountSection, DataSection, ElementSection, EntityType, ExportSection, Function, FunctionSection,
-    GlobalSection, ImportSection, MemorySection, Module, StartSection, TableSection, TypeSection, ValType,
+    GlobalSection, ImportSection, MemorySection, Module, TableSection, TypeSection, ValType,
 };
 use wasmparser::{Parser, Payload};
 
@@ -46,14 +46,13 @@ struct Sections {
     memories: MemorySection,
     globals: GlobalSection,
     exports: ExportSection,
-    start: Option<StartSection>,
     elements: ElementSection,
     data_count: Option<DataCountSection>,
     bodies: CodeSection,
     data: DataSection,
 }
 
-/// The copy of a module that was validated, unless its functions have more than so many parameters; the error is for a
+/// The copy of a module that was validated and whose start function is an export ([`crate::start`]), unless its functions have more than so many parameters; the error is for a
 /// person.
 pub(super) fn instrument(wasm: &[u8], most_parameters: u64) -> Result<Vec<u8>, String> {
     let cannot = |error: Error| format!("the module cannot be copied: {error}");
@@ -89,9 +88,6 @@ fn copy(wasm: &[u8], most_parameters: u64) -> Result<Option<Vec<u8>>, Error> {
             Payload::MemorySection(section) => shift.parse_memory_section(&mut sections.memories, section)?,
             Payload::GlobalSection(section) => shift.parse_global_section(&mut sections.globals, section)?,
             Payload::ExportSection(section) => shift.parse_export_section(&mut sections.exports, section)?,
-            Payload::StartSection { func, .. } => {
-                sections.start = Some(StartSection { function_index: shift.start_section(func) });
-            }
             Payload::ElementSection(section) => shift.parse_element_section(&mut sections.elements, section)?,
             Payload::DataCountSection { count, .. } => {
                 sections.data_count = Some(DataCountSection { count: shift.data_count(count) });
@@ -142,9 +138,6 @@ impl Sections {
         let mut module = Module::new();
         module.section(&self.types).section(&self.imports).section(&self.functions);
         module.section(&self.tables).section(&self.memories).section(&self.globals).section(&self.exports);
-        if let Some(start) = &self.start {
-            module.section(start);
-        }
         module.section(&self.elements);
         if let Some(count) = &self.data_count {
             module.section(count);

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::known::{Known, same_writes};
 use super::{Answers, Ended, Question, RecordedRun, RunResult};
-use crate::function::{Function, Outcome, ReadError, Reads};
+use crate::function::{Function, Outcome};
+use crate::reads::{ReadError, Reads};
 
 /// Makes the runs of a recording again with one version, in their order.
 #[derive(Debug, Default)]
