@@ -25,7 +25,7 @@ pub trait Reads {
     /// As [`state`](Self::state).
     fn state_bytes(&mut self) -> Result<u64, ReadError>;
 
-    /// The bytes of the blob of this name, or of the content that [`BLOB_DIGEST`] and a digest name. It was stored before this
+    /// The bytes of the blob of this name, or of the content that [`BLOB_DIGEST`](function_abi::BLOB_DIGEST) and a digest name. It was stored before this
     /// run; one run sees one content under a name.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ pub trait Reads {
     /// As [`state`](Self::state).
     fn blob_piece(&mut self, name: &str, offset: u64, len: usize) -> Result<Option<Vec<u8>>, ReadError>;
 
-    /// The run has taken so many units of fuel and has not ended, [`SLICE`] or more since the last time: whoever is next may
+    /// The run has taken so many units of fuel and has not ended, [`SLICE`](crate::fuel::SLICE) or more since the last time: whoever is next may
     /// be served before it goes on.
     fn pause(&mut self, fuel: u64) {
         let _ = fuel;
