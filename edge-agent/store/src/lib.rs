@@ -75,6 +75,7 @@
 
 mod blobs;
 mod boots;
+mod checkpoint;
 mod error;
 mod functions;
 mod group;

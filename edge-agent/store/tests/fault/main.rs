@@ -286,3 +286,86 @@ fn what_is_seen_after_a_failed_sync_and_a_new_start_is_on_the_disk() {
     }
     assert!(forgotten > 0, "no group that was refused was seen");
 }
+
+/// Groups of some 45 pages each: the log is carried over several times, beside the commits.
+const LARGE_GROUPS: u8 = 120;
+
+/// What is in a store of large groups: how many records there are of each group, in order.
+fn large_groups(store: &mut Store) -> Vec<u8> {
+    let (mut reader, mut groups, mut after) = (store.reader().unwrap(), Vec::new(), 0);
+    loop {
+        let range = reader.range(Class::Normal, after, 1_000, usize::MAX).unwrap();
+        let Some(last) = range.last() else { return groups };
+        after = last;
+        for entry in range.entries {
+            let Entry::Record(record) = entry else { panic!("{entry:?}") };
+            assert!(record.body.iter().all(|byte| *byte == record.body[0]), "a record in pieces");
+            groups.push(record.body[0]);
+        }
+    }
+}
+
+fn large_group(store: &mut Store, number: u8) -> Result<(), StoreError> {
+    let function = store.function("f")?;
+    let emit = || Effect::Emit { stream: "s".into(), body: vec![number; 60_000], priority: Priority::Normal };
+    let outcome = Write::Outcome(Outcome {
+        function,
+        function_name: "f".into(),
+        partition: "p".into(),
+        seen: None,
+        uses: Uses::Nothing,
+        blobs: Vec::new(),
+        event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
+        stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+        usage: Default::default(),
+        result: OutcomeResult::Effects((0..3).map(|_| emit()).collect()),
+    });
+    store.commit(&[outcome]).map(drop)
+}
+
+#[test]
+fn no_failure_while_the_log_is_carried_over_beside_commits_takes_back_what_was_confirmed() {
+    let _alone = vfs::install();
+    // Returns what was struck, and how long the log was at most.
+    let run = |fault: Option<(Fault, usize)>| {
+        let dir = directory();
+        vfs::arm(fault);
+        let (mut confirmed, mut longest) = (0, 0);
+        if let Ok(mut store) = Store::open(dir.path()) {
+            for number in 1..=LARGE_GROUPS {
+                if large_group(&mut store, number).is_err() {
+                    break;
+                }
+                confirmed = number;
+                longest = longest.max(std::fs::metadata(dir.path().join("store.db-wal")).map_or(0, |log| log.len()));
+            }
+        }
+        let (counts, struck) = vfs::disarm();
+        let (mut store, recovery) = Store::open_or_recover(dir.path()).unwrap();
+        assert!(recovery.is_none(), "{fault:?}: {}", recovery.unwrap());
+        let found = large_groups(&mut store);
+        let of = |groups: u8| (1..=groups).flat_map(|number| [number; 3]).collect::<Vec<_>>();
+        assert!(found == of(confirmed) || found == of(confirmed + 1), "{fault:?}: {confirmed} confirmed, {found:?}");
+        large_group(&mut store, 200).unwrap();
+        drop(store);
+        assert!(inspect(dir.path(), |_| true).unwrap().is_whole(), "{fault:?}");
+        (counts, struck, longest)
+    };
+    let (counts, _, longest) = run(None);
+    // All went into the log and from there into the database; and the log was begun anew.
+    let pages = u64::from(LARGE_GROUPS) * 45;
+    assert!(counts[&Operation::Write] as u64 > 3 * pages - 3_000, "{counts:?}");
+    assert!(longest < pages * 4_096 / 2, "the log grew to {longest} bytes");
+    let mut struck = 0;
+    for fault in Fault::ALL {
+        // A number of operations that has nothing to do with the length of a group.
+        let step = if matches!(fault, Fault::SyncLost) { 17 } else { 1_511 };
+        for at in (step..).step_by(step) {
+            if run(Some((fault, at))).1.is_none() {
+                break;
+            }
+            struck += 1;
+        }
+    }
+    assert!(struck > 30, "{struck}");
+}
