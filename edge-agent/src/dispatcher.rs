@@ -46,9 +46,8 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
             }
         }
         if telling.is_none() && window.told < window.taken {
-            let (writer, up_to) = (writer.clone(), window.taken);
-            window.told = up_to;
-            telling = Some(Box::pin(async move { writer.write(vec![Write::Published { up_to }]).await }));
+            window.told = window.taken;
+            telling = Some(Box::pin(writer.write(vec![Write::Published { up_to: window.taken }])));
         }
         let went_well = tokio::select! {
             taken = window.next() => taken,

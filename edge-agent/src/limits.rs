@@ -40,6 +40,9 @@ pub const CANDIDATES: usize = 1_024;
 /// Ranges of one request. Each is settled by itself, in some 20 µs, and the commit of others waits for that.
 pub const RANGES: usize = 512;
 
+/// How long requests follow each other before others may change what waits, such as those that drop records.
+pub const OUTBOX_TURN: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether records have waited for too long: a tenth of the shortest time to live, within these. Also
 /// how exact powered time is across a power cut.
 pub const KEEP_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

@@ -117,12 +117,11 @@ impl Link {
         Ok(Self { http, identity })
     }
 
-    /// Delivers ranges of records. Returns how many bytes went and came, too.
+    /// Delivers ranges of records, as [`pack`] packs them. Returns how many bytes went and came, too.
     ///
     /// # Errors
     /// Nothing may be deleted then.
-    pub async fn records(&self, request: &records::Request) -> Result<(records::Reply, usize), LinkError> {
-        let body = sync_protocol::compress(&sync_protocol::encode(request));
+    pub async fn records(&self, body: Vec<u8>) -> Result<(records::Reply, usize), LinkError> {
         let bytes = body.len() + HEADS;
         let post = self.post(sync_protocol::PATH_RECORDS).header(CONTENT_ENCODING, sync_protocol::ENCODING);
         let reply = self.http.exchange("records", post, body, self.http.timeout).await?;
@@ -263,6 +262,11 @@ impl LinkError {
             _ => None,
         }
     }
+}
+
+/// Packs what [`Link::records`] delivers, which takes some milliseconds of a processor.
+pub fn pack(request: &records::Request) -> Vec<u8> {
+    sync_protocol::compress(&sync_protocol::encode(request))
 }
 
 fn unreachable(url: &str, error: &dyn std::error::Error) -> LinkError {

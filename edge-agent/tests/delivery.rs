@@ -9,7 +9,7 @@ use agent_core::retention::Refused;
 use agent_core::uplink::Turns;
 use agent_store::{FunctionId, Outcome, OutcomeResult, Store, Write};
 use edge_agent::uplink::delivery::{Allowed, Delivery, Sending, Step};
-use sync_protocol::records::{Class, Entry, Reason, Reply, Stamp};
+use sync_protocol::records::{Class, Entry, MAX_ENTRIES, Reason, Reply, Stamp};
 
 fn emit(function: FunctionId, priority: Priority) -> Write {
     Write::Outcome(Outcome {
@@ -49,18 +49,24 @@ impl Gateway {
     fn next(&mut self) -> Option<Sending> {
         match self.delivery.next(&mut self.reader, Allowed::All).unwrap() {
             Step::Send(sending) => Some(*sending),
-            Step::Idle => None,
+            Step::Idle | Step::Wait => None,
             step => panic!("{step:?}"),
         }
     }
 
     /// The control plane has everything up to what was sent; how many records that were.
     fn answered(&mut self, sending: Sending) -> u64 {
+        self.answered_after(sending, Duration::from_millis(1))
+    }
+
+    fn answered_after(&mut self, sending: Sending, took: Duration) -> u64 {
         let (epoch, class, checksum) = (sending.request.epoch, sending.request.class, sending.request.checksum);
         let high_water = sending.request.ranges.last().and_then(sync_protocol::records::Range::last).unwrap();
         let reply = Reply { epoch, class, checksum, high_water };
-        let confirmed = self.delivery.answered(sending, &reply, 0, Duration::from_millis(1), 100).unwrap();
-        self.store.commit(&[confirmed.write]).unwrap();
+        let confirmed = self.delivery.answered(sending.flight, &reply, 0, took, 100).unwrap();
+        for write in confirmed.writes {
+            self.store.commit(&[write]).unwrap();
+        }
         confirmed.records
     }
 }
@@ -137,4 +143,61 @@ fn a_backlog_drains_also_when_nothing_is_left_of_what_came_after_it() {
         delivered += gateway.answered(sending);
     }
     assert_eq!(delivered, Turns::BACKLOG + 1);
+}
+
+#[test]
+fn one_request_follows_another_that_is_on_its_way_if_both_are_full_and_the_link_is_quick() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::new(dir.path());
+    gateway.emit(5 * MAX_ENTRIES, Priority::Normal);
+    let first = |sending: &Sending| sending.request.ranges[0].first;
+    // Nothing is known of the link yet.
+    let one = gateway.next().unwrap();
+    assert!(gateway.next().is_none());
+    gateway.answered(one);
+    let (two, three) = (gateway.next().unwrap(), gateway.next().unwrap());
+    assert!(gateway.next().is_none());
+    assert_eq!((first(&two), first(&three)), (1 + MAX_ENTRIES as u64, 1 + 2 * MAX_ENTRIES as u64));
+    // The second one may be answered first. What is urgent is next, when all that is on its way has arrived.
+    gateway.answered(three);
+    gateway.emit(1, Priority::High);
+    assert!(gateway.next().is_none());
+    gateway.answered(two);
+    let urgent = gateway.next().unwrap();
+    assert_eq!(urgent.request.class, Class::High);
+    assert!(gateway.next().is_none());
+    gateway.answered(urgent);
+    // A slow link has one at a time.
+    let four = gateway.next().unwrap();
+    assert_eq!(first(&four), 1 + 3 * MAX_ENTRIES as u64);
+    gateway.answered_after(four, Duration::from_secs(2));
+    let five = gateway.next().unwrap();
+    assert!(gateway.next().is_none());
+    gateway.answered(five);
+    assert!(gateway.next().is_none());
+    assert_eq!(gateway.reader.outbox().unwrap().class(Class::Normal).first, 1 + 5 * MAX_ENTRIES as u64);
+}
+
+#[test]
+fn what_was_on_its_way_when_it_was_given_up_goes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::new(dir.path());
+    gateway.emit(3 * MAX_ENTRIES, Priority::Normal);
+    let one = gateway.next().unwrap();
+    gateway.answered(one);
+    let (two, three) = (gateway.next().unwrap(), gateway.next().unwrap());
+    gateway.answered(three);
+    gateway.delivery.failed();
+    gateway.delivery.gave_up();
+    let again = gateway.next().unwrap();
+    assert_eq!(again.request.ranges[0].first, two.request.ranges[0].first);
+    assert!(gateway.next().is_none());
+    gateway.answered(again);
+    let mut entries = 0;
+    while let Some(sending) = gateway.next() {
+        entries += sending.request.ranges.iter().map(|range| range.entries.len()).sum::<usize>();
+        gateway.answered(sending);
+    }
+    assert!(entries < MAX_ENTRIES, "{entries} entries went once more");
+    assert_eq!(gateway.reader.outbox().unwrap().class(Class::Normal).first, 1 + 3 * MAX_ENTRIES as u64);
 }

@@ -7,7 +7,7 @@
 #![allow(clippy::print_stdout, reason = "it reports on the terminal")]
 
 use anyhow::{Context as _, Result};
-use system_tests::backlog::measure;
+use system_tests::backlog::{BODY, measure};
 
 const STARTS: usize = 9;
 
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
         "waiting", "start", "first event", "peak memory", "drain", "records/s"
     );
     for waiting in [0, waiting] {
-        let figures = measure(waiting, STARTS)?;
+        let figures = measure(waiting, BODY, STARTS)?;
         println!(
             "{waiting:>10} {:>7.1} ms {:>9.2} ms {:>8.1} MiB {:>8.1} s {:>12.0}",
             figures.start.as_secs_f64() * 1e3,

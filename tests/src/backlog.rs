@@ -12,8 +12,11 @@ use sync_protocol::records::Stamp;
 use crate::gateway::LABEL;
 use crate::{Cloud, Edgectl, Gateway, Inlet, Link, World};
 
-/// Bytes of the body of each record that waits.
+/// Bytes of the body of a record that has much to say.
 pub const BODY: usize = 1000;
+
+/// Bytes of the body of a record with one reading.
+pub const READING: usize = 40;
 
 const FUNCTION: &str = "unit-conversion";
 const STREAM: &str = "temperature";
@@ -35,22 +38,22 @@ pub struct Figures {
     pub drain: Duration,
 }
 
-/// Starts an agent with so many records waiting and no link, several times, gives it an event each time, and then lets
+/// Starts an agent with so many records waiting, each with a body of so many bytes, and no link, several times, gives it an event each time, and then lets
 /// it deliver all of them.
 ///
 /// # Errors
 /// Something does not start, or the control plane does not get each record once.
-pub fn measure(waiting: u64, starts: usize) -> Result<Figures> {
+pub fn measure(waiting: u64, body: usize, starts: usize) -> Result<Figures> {
     ensure!(starts > 0, "an agent that is never started has no figures");
     let mut world = World::new()?;
-    let figures = measure_in(&world, waiting, starts);
+    let figures = measure_in(&world, waiting, body, starts);
     if figures.is_err() {
         world.failed();
     }
     figures
 }
 
-fn measure_in(world: &World, waiting: u64, starts: usize) -> Result<Figures> {
+fn measure_in(world: &World, waiting: u64, body: usize, starts: usize) -> Result<Figures> {
     let cloud = Cloud::start(world)?;
     let link = Link::to(cloud.address())?;
     let operator = Edgectl::new(world, &cloud)?;
@@ -61,7 +64,7 @@ fn measure_in(world: &World, waiting: u64, starts: usize) -> Result<Figures> {
     gateway.wait_for_functions(&[FUNCTION], DEADLINE)?;
     gateway.terminate(DEADLINE)?;
     link.cut();
-    fill(world, waiting)?;
+    fill(world, waiting, body)?;
 
     let (mut until_started, mut until_acknowledged) = (Vec::new(), Vec::new());
     for _ in 0..starts {
@@ -88,11 +91,11 @@ fn measure_in(world: &World, waiting: u64, starts: usize) -> Result<Figures> {
 }
 
 /// What the function would have emitted meanwhile, in the store of an agent that does not run.
-pub(crate) fn fill(world: &World, waiting: u64) -> Result<()> {
+pub(crate) fn fill(world: &World, waiting: u64, body: usize) -> Result<()> {
     let mut store = Store::open(&world.path("gateway/store"))?;
     let function = store.function(FUNCTION)?;
     let outcome = |number: u64| {
-        let body = format!("{{\"celsius\":{number:0width$}}}", width = BODY - 12).into_bytes();
+        let body = format!("{{\"celsius\":{number:0width$}}}", width = body - 12).into_bytes();
         Write::Outcome(Outcome {
             function,
             function_name: FUNCTION.into(),

@@ -20,6 +20,8 @@ fn each_record_is_delivered_once_or_known_to_be_gone() {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     assert!(sum(|report| report.delivered) > 10_000 && sum(|report| report.dropped) > 1_000);
     assert!(sum(|report| report.unheard) > 100 && sum(|report| report.alarms) > 10);
+    let overlapping = sum(|report| report.overlapping);
+    assert!(overlapping > 30, "{overlapping} requests went while another was on its way");
 
     // A failure can be met again.
     let again = simulate(&cloud, &operator, 1).unwrap();

@@ -190,11 +190,12 @@ impl Sender {
     }
 
     /// Commits writes that are not outcomes, all or none; answers when they are on disk. `None`: they are not, for the
-    /// store failed or the agent stops.
-    pub async fn write(&self, writes: Vec<Write>) -> Option<Committed> {
+    /// store failed or the agent stops. They take their place in the order of all writes when this is called, and not
+    /// when the answer is waited for.
+    pub fn write(&self, writes: Vec<Write>) -> impl Future<Output = Option<Committed>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Write(writes, reply));
-        answer.await.ok()
+        async { answer.await.ok() }
     }
 
     /// The number of a function, which is made if there is none. `None` as for [`write`](Self::write).

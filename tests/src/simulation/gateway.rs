@@ -13,7 +13,7 @@ use agent_core::retention::Retention;
 use agent_store::{FunctionId, Outcome, OutcomeResult, Reader, Store, Write};
 use anyhow::{Result, bail, ensure};
 use edge_agent::keeper::keeping::{Commit, Keeping, named};
-use edge_agent::uplink::delivery::{Allowed, Delivery, Step};
+use edge_agent::uplink::delivery::{Allowed, Delivery, Sending, Step};
 use sync_protocol::records::Stamp;
 use tempfile::TempDir;
 
@@ -148,47 +148,85 @@ impl Gateway {
     /// One turn of the uplink, on a link of which the dice decide.
     pub(super) fn deliver(&mut self, dice: &mut Dice) -> Result<()> {
         self.link.perhaps_late(dice)?;
-        let fate = Fate::draw(dice);
         let busy = dice.below(2) == 0;
-        self.turn(fate, dice, busy)?;
+        self.turn(Fate::draw, dice, busy)?;
         Ok(())
     }
 
-    // Returns false if there is nothing to do. If it is busy, functions go on while a request is on its way.
-    fn turn(&mut self, fate: Fate, dice: &mut Dice, busy: bool) -> Result<bool> {
+    // Returns false if there is nothing to do. If it is busy, functions go on while requests are on their way. As the
+    // uplink does, it gives up what is still on its way when one request failed.
+    fn turn(&mut self, fate: impl Fn(&mut Dice) -> Fate, dice: &mut Dice, busy: bool) -> Result<bool> {
         let now_us = self.now.monotonic_us;
         let wait = self.life().delivery.wait(now_us);
         self.pass(wait);
+        let (mut on_the_way, mut more, mut sent) = (Vec::new(), 1 + dice.below(6), false);
+        loop {
+            let mut sendings = Vec::new();
+            while more > 0
+                && let Some(sending) = self.next(!sendings.is_empty() || !on_the_way.is_empty())?
+            {
+                more -= 1;
+                sendings.insert(dice.below(sendings.len() as u64 + 1) as usize, sending);
+            }
+            // They may pass each other.
+            for sending in sendings {
+                let fate = fate(dice);
+                self.report.request(&sending.request, fate);
+                self.report.overlapping += u64::from(!on_the_way.is_empty());
+                sent = true;
+                on_the_way.push((sending.flight, fate, self.link.send(&sending.request, fate, dice)?));
+            }
+            if on_the_way.is_empty() {
+                return Ok(sent);
+            }
+            let (flight, fate, heard) = on_the_way.remove(dice.below(on_the_way.len() as u64) as usize);
+            let longest = if dice.below(4) == 0 { 3_000 } else { 300 };
+            let took = Duration::from_millis(dice.below(longest));
+            if busy {
+                self.emit(dice)?;
+            }
+            self.pass(took);
+            let (now_us, bytes) = (self.now.monotonic_us, 1_000);
+            let delivery = &mut self.life().delivery;
+            let Some(reply) = heard else {
+                delivery.failed();
+                delivery.gave_up();
+                return Ok(true);
+            };
+            match delivery.answered(flight, &reply, now_us, took, bytes) {
+                Ok(confirmed) => {
+                    ensure!(fate == Fate::Answered, "{fate:?} was believed: {reply:?}");
+                    for write in confirmed.writes {
+                        self.commit(&[write])?;
+                        if busy && dice.below(50) == 0 {
+                            self.crash()?;
+                            return Ok(true);
+                        }
+                    }
+                }
+                Err(alarm) => {
+                    ensure!(fate != Fate::Answered, "a true answer was not believed: {alarm}");
+                    delivery.gave_up();
+                    self.report.alarms += 1;
+                    return Ok(true);
+                }
+            }
+            // Whoever pays by the byte waits before the next one.
+            if self.life().delivery.wait(now_us) > Duration::ZERO {
+                more = 0;
+            }
+        }
+    }
+
+    fn next(&mut self, something_is_on_its_way: bool) -> Result<Option<Sending>> {
         let Life { delivery, reader, .. } = self.life();
-        let sending = match delivery.next(reader, Allowed::All)? {
-            Step::Idle => return Ok(false),
-            Step::Send(sending) => sending,
+        match delivery.next(reader, Allowed::All)? {
+            Step::Send(sending) => Ok(Some(*sending)),
+            Step::Wait if something_is_on_its_way => Ok(None),
+            Step::Idle if !something_is_on_its_way => Ok(None),
             Step::PassOver { damage, .. } => bail!("nothing is damaged here, and yet: {damage}"),
-            Step::OverBudget => bail!("there is no budget here"),
-        };
-        self.report.request(&sending.request, fate);
-        let heard = self.link.send(&sending.request, fate, dice)?;
-        let took = Duration::from_millis(dice.below(3_000));
-        if busy {
-            self.emit(dice)?;
+            step => bail!("with something on its way {something_is_on_its_way}: {step:?}"),
         }
-        self.pass(took);
-        let Some(reply) = heard else {
-            self.life().delivery.failed();
-            return Ok(true);
-        };
-        let (now_us, bytes) = (self.now.monotonic_us, 1_000);
-        match self.life().delivery.answered(*sending, &reply, now_us, took, bytes) {
-            Ok(confirmed) => {
-                ensure!(fate == Fate::Answered, "{fate:?} was believed: {reply:?}");
-                self.commit(&[confirmed.write])?;
-            }
-            Err(alarm) => {
-                ensure!(fate != Fate::Answered, "a true answer was not believed: {alarm}");
-                self.report.alarms += 1;
-            }
-        }
-        Ok(true)
     }
 
     /// What must go is dropped.
@@ -224,7 +262,7 @@ impl Gateway {
     pub(super) fn settle(&mut self) -> Result<()> {
         let mut dice = Dice::new(0);
         for _ in 0..TURNS {
-            if !self.turn(Fate::Answered, &mut dice, false)? {
+            if !self.turn(|_| Fate::Answered, &mut dice, false)? {
                 return Ok(());
             }
         }

@@ -20,6 +20,8 @@ pub struct Report {
     pub dropped: u64,
     /// Requests that the gateway made.
     pub requests: u64,
+    /// Those that were sent while another one was on its way.
+    pub overlapping: u64,
     /// Requests whose answer the gateway did not hear.
     pub unheard: u64,
     /// Answers that the gateway did not believe.
@@ -56,9 +58,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, emitted, delivered, dropped, requests, unheard, alarms, .. } = self;
+        let Self { seed, emitted, delivered, dropped, requests, overlapping, unheard, alarms, .. } = self;
         write!(f, "seed {seed}: {emitted} records emitted, {delivered} delivered, {dropped} dropped by a policy; ")?;
-        write!(f, "{requests} requests, {unheard} without an answer, {alarms} answers not believed")?;
+        write!(f, "{requests} requests ({overlapping} while another was on its way), ")?;
+        write!(f, "{unheard} without an answer, {alarms} answers not believed")?;
         for wrong in &self.wrong {
             write!(f, "\nwrong: {wrong}")?;
         }
