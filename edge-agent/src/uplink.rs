@@ -140,6 +140,10 @@ impl Uplink {
         let mut requests = JoinSet::new();
         let mut progress = Progress::None;
         loop {
+            if requests.is_empty() {
+                // What is read next begins where the store says that all before was delivered.
+                self.marked(marks).await?;
+            }
             let over = Instant::now() >= until || !delivery.wait(self.now_us()).is_zero();
             let step = if over { Step::Wait } else { self.step(delivery)? };
             match step {

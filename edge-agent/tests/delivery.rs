@@ -60,8 +60,12 @@ impl Gateway {
     }
 
     fn answered_after(&mut self, sending: Sending, took: Duration) -> u64 {
-        let (epoch, class, checksum) = (sending.request.epoch, sending.request.class, sending.request.checksum);
         let high_water = sending.request.ranges.last().and_then(sync_protocol::records::Range::last).unwrap();
+        self.confirmed(sending, took, high_water)
+    }
+
+    fn confirmed(&mut self, sending: Sending, took: Duration, high_water: u64) -> u64 {
+        let (epoch, class, checksum) = (sending.request.epoch, sending.request.class, sending.request.checksum);
         let reply = Reply { epoch, class, checksum, high_water };
         let confirmed = self.delivery.answered(sending.flight, &reply, 0, took, 100).unwrap();
         for write in confirmed.writes {
@@ -200,4 +204,25 @@ fn what_was_on_its_way_when_it_was_given_up_goes_again() {
     }
     assert!(entries < MAX_ENTRIES, "{entries} entries went once more");
     assert_eq!(gateway.reader.outbox().unwrap().class(Class::Normal).first, 1 + 3 * MAX_ENTRIES as u64);
+}
+
+#[test]
+fn an_answer_may_know_of_a_request_that_was_sent_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::new(dir.path());
+    gateway.emit(1, Priority::Normal);
+    let one = gateway.next().unwrap();
+    gateway.answered(one);
+    gateway.emit(MAX_ENTRIES, Priority::Normal);
+    let two = gateway.next().unwrap();
+    // When the second one was sent, these were not there.
+    gateway.emit(MAX_ENTRIES, Priority::Normal);
+    let three = gateway.next().unwrap();
+    let all = 1 + 2 * MAX_ENTRIES as u64;
+    assert_eq!(three.request.ranges[0].last(), Some(all));
+    // It arrived before the second one.
+    gateway.confirmed(two, Duration::from_millis(1), all);
+    gateway.answered(three);
+    assert!(gateway.next().is_none());
+    assert_eq!(gateway.reader.outbox().unwrap().class(Class::Normal).first, 1 + all);
 }

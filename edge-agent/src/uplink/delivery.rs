@@ -34,6 +34,9 @@ pub struct Delivery {
     // The last answer did not take long.
     quick: bool,
     ahead: Option<Ahead>,
+    // By `Class::number`: the highest sequence that anything was sent with. An answer may be given after a later request was
+    // stored.
+    given: [u64; 2],
 }
 
 /// What is on its way.
@@ -134,6 +137,7 @@ impl Delivery {
             told_gone: false,
             quick: false,
             ahead: None,
+            given: [0; 2],
         }
     }
 
@@ -233,6 +237,8 @@ impl Delivery {
         let parts = parts(&ranges);
         // Records that came after the look at what waits may be among those that were read.
         let given = last.max(waiting.next - 1);
+        let highest = &mut self.given[usize::from(class.number())];
+        *highest = given.max(*highest);
         let request = Request::new(self.epoch, class, waiting.first, ranges);
         self.send(lane, request, given, Then::Delivered { parts, records, live })
     }
@@ -264,7 +270,8 @@ impl Delivery {
         took: Duration,
         bytes: u64,
     ) -> Result<Confirmed, Alarm> {
-        let Flight { sent, class, size, then } = flight;
+        let Flight { mut sent, class, size, then } = flight;
+        sent.given = sent.given.max(self.given[usize::from(class.number())]);
         self.landed();
         self.quick = took < QUICK;
         self.size.answered(size, took);

@@ -166,6 +166,10 @@ impl Gateway {
                 && let Some(sending) = self.next(!sendings.is_empty() || !on_the_way.is_empty())?
             {
                 more -= 1;
+                // What is emitted now may go with the next one.
+                if busy && dice.below(2) == 0 {
+                    self.emit(dice)?;
+                }
                 sendings.insert(dice.below(sendings.len() as u64 + 1) as usize, sending);
             }
             // They may pass each other.
