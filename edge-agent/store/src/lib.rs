@@ -75,7 +75,6 @@
 
 mod blobs;
 mod boots;
-mod checkpoint;
 mod error;
 mod functions;
 mod group;

@@ -9,7 +9,6 @@ use agent_core::retention::Refused;
 use rusqlite::{Connection, TransactionBehavior};
 use sync_protocol::records::{Class, MAX_ENTRIES, StoreEpoch};
 
-use crate::checkpoint::Checkpoints;
 use crate::error::{Cause, Damage, ErrorKind, StoreError};
 use crate::functions::Functions;
 use crate::group::{Changed, Group};
@@ -36,8 +35,6 @@ pub const TRIM_BYTES: usize = sync_protocol::MAX_BODY_BYTES;
 /// The writing side of a gateway's store; there is one for each directory, and one thread uses it.
 #[derive(Debug)]
 pub struct Store {
-    // Before the connection, which is to be the last one.
-    checkpoints: Checkpoints,
     connection: Connection,
     path: PathBuf,
     epoch: StoreEpoch,
@@ -161,13 +158,13 @@ impl Store {
     }
 
     fn new(
-        Opened { checkpoints, connection, epoch, position, streams, functions, metering }: Opened,
+        Opened { connection, epoch, position, streams, functions, metering }: Opened,
         path: PathBuf,
         mut witness: Witness,
     ) -> Self {
         witness.note(position.note(epoch));
         let (refused, scratch) = (Refused::None, Vec::new());
-        Self { checkpoints, connection, path, epoch, position, streams, functions, metering, refused, scratch, witness }
+        Self { connection, path, epoch, position, streams, functions, metering, refused, scratch, witness }
     }
 
     /// The life of the store that its sequences and ids belong to; never 0.
@@ -237,7 +234,6 @@ impl Store {
                 self.functions.committed();
                 self.metering.committed();
                 self.witness.note(position.note(self.epoch));
-                self.checkpoints.committed(&self.connection);
                 Ok(position.committed())
             }
             Err(cause) => {
@@ -266,7 +262,6 @@ impl Store {
 }
 
 struct Opened {
-    checkpoints: Checkpoints,
     connection: Connection,
     epoch: StoreEpoch,
     position: Position,
@@ -284,7 +279,7 @@ fn lock(dir: &Path) -> Result<Witness, Cause> {
 fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause> {
     // A database without tables is how a store begins, and what is left of one whose log is gone.
     let begins = witness.noted().is_none() || !path.exists();
-    let mut connection = schema::open_writer(path, begins).map_err(|cause| match cause {
+    let connection = schema::open_writer(path, begins).map_err(|cause| match cause {
         // No other program writes beside our lock.
         Cause::Foreign(_) if witness.noted().is_some() => Damage::Database(cause.to_string()).into(),
         cause => cause,
@@ -317,8 +312,7 @@ fn open_file(dir: &Path, path: &Path, witness: &Witness) -> Result<Opened, Cause
         }
     }
     schema::accept(&connection)?;
-    let checkpoints = Checkpoints::of(&mut connection, path.to_owned())?;
-    Ok(Opened { checkpoints, connection, epoch, position, streams, functions, metering })
+    Ok(Opened { connection, epoch, position, streams, functions, metering })
 }
 
 /// Creates a directory and those above it so that a power cut cannot take them away again.

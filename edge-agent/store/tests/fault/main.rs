@@ -287,7 +287,7 @@ fn what_is_seen_after_a_failed_sync_and_a_new_start_is_on_the_disk() {
     assert!(forgotten > 0, "no group that was refused was seen");
 }
 
-/// Groups of some 45 pages each: the log is carried over several times, beside the commits.
+/// Groups of some 45 pages each: the log is carried over several times.
 const LARGE_GROUPS: u8 = 120;
 
 /// What is in a store of large groups: how many records there are of each group, in order.
@@ -324,7 +324,7 @@ fn large_group(store: &mut Store, number: u8) -> Result<(), StoreError> {
 }
 
 #[test]
-fn no_failure_while_the_log_is_carried_over_beside_commits_takes_back_what_was_confirmed() {
+fn no_failure_while_the_log_is_carried_over_takes_back_what_was_confirmed() {
     let _alone = vfs::install();
     // Returns what was struck, and how long the log was at most.
     let run = |fault: Option<(Fault, usize)>| {
