@@ -38,8 +38,8 @@ pub struct Figures {
     pub drain: Duration,
 }
 
-/// Starts an agent with so many records waiting, each with a body of so many bytes, and no link, several times, gives it an event each time, and then lets
-/// it deliver all of them.
+/// Starts an agent with so many records waiting, each with a body of so many bytes, and no link, several times, gives it an
+/// event each time, and then lets it deliver all of them.
 ///
 /// # Errors
 /// Something does not start, or the control plane does not get each record once.

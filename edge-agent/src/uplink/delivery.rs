@@ -245,7 +245,7 @@ impl Delivery {
 
     fn send(&mut self, lane: Lane, request: Request, given: u64, then: Then) -> Step {
         let requests = match self.ahead {
-            Some(ahead) if ahead.lane != lane || lane == Lane::Told => return Step::Wait,
+            Some(ahead) if ahead.lane != lane => return Step::Wait,
             ahead => 1 + ahead.map_or(0, |ahead| ahead.requests),
         };
         let entries = || request.ranges.iter().flat_map(|range| &range.entries);

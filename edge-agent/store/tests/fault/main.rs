@@ -4,10 +4,11 @@ mod vfs;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use agent_core::effect::{Effect, Priority, PublishFlags};
 use agent_core::event::{Event, EventKind};
-use agent_store::{Dead, DeadKind, Outcome, OutcomeResult, Store, StoreError, Uses, Write, inspect};
+use agent_store::{Dead, DeadKind, FunctionId, Outcome, OutcomeResult, Store, StoreError, Uses, Write, inspect};
 use sync_protocol::dead::STREAM;
 use sync_protocol::records::{Class, Entry, Stamp};
 
@@ -29,6 +30,21 @@ const GROUPS: u8 = 6;
 
 /// After this one the store is closed and opened again, which carries the log over into the database.
 const REOPENED_AFTER: u8 = 3;
+
+fn outcome(function: FunctionId, seen: Option<(Arc<str>, Vec<u8>)>, result: OutcomeResult) -> Write {
+    Write::Outcome(Outcome {
+        function,
+        function_name: "f".into(),
+        partition: "p".into(),
+        seen,
+        uses: Uses::Nothing,
+        blobs: Vec::new(),
+        event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
+        stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
+        usage: Default::default(),
+        result,
+    })
+}
 
 impl Content {
     /// The content after group `number`.
@@ -58,20 +74,6 @@ impl Content {
     /// The writes that lead from here to [`with`](Self::with).
     fn writes(&self, store: &mut Store, number: u8) -> Result<Vec<Write>, StoreError> {
         let function = store.function("f")?;
-        let outcome = |seen, result| {
-            Write::Outcome(Outcome {
-                function,
-                function_name: "f".into(),
-                partition: "p".into(),
-                seen,
-                uses: Uses::Nothing,
-                blobs: Vec::new(),
-                event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
-                stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
-                usage: Default::default(),
-                result,
-            })
-        };
         let emit = |priority| Effect::Emit { stream: "s".into(), body: vec![number; 3_000], priority };
         let effects = vec![
             emit(Priority::Normal),
@@ -88,8 +90,8 @@ impl Content {
             run: None,
         };
         let mut writes = vec![
-            outcome(Some(("d".into(), vec![number; 33])), OutcomeResult::Effects(effects)),
-            outcome(None, OutcomeResult::Dead(dead)),
+            outcome(function, Some(("d".into(), vec![number; 33])), OutcomeResult::Effects(effects)),
+            outcome(function, None, OutcomeResult::Dead(dead)),
         ];
         if number % 3 == 2 {
             let waiting = |(done, rest): &(u64, Vec<Vec<u8>>)| done + rest.len() as u64;
@@ -308,19 +310,8 @@ fn large_groups(store: &mut Store) -> Vec<u8> {
 fn large_group(store: &mut Store, number: u8) -> Result<(), StoreError> {
     let function = store.function("f")?;
     let emit = || Effect::Emit { stream: "s".into(), body: vec![number; 60_000], priority: Priority::Normal };
-    let outcome = Write::Outcome(Outcome {
-        function,
-        function_name: "f".into(),
-        partition: "p".into(),
-        seen: None,
-        uses: Uses::Nothing,
-        blobs: Vec::new(),
-        event: Event::new(EventKind::Mqtt, "d", "t", [], 0),
-        stamp: Stamp { wall_us: 0, monotonic_us: 0, boot: 0, synchronised: false },
-        usage: Default::default(),
-        result: OutcomeResult::Effects((0..3).map(|_| emit()).collect()),
-    });
-    store.commit(&[outcome]).map(drop)
+    let effects = OutcomeResult::Effects((0..3).map(|_| emit()).collect());
+    store.commit(&[outcome(function, None, effects)]).map(drop)
 }
 
 #[test]
