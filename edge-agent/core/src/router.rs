@@ -2,9 +2,10 @@
 //! the number of filters.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
+
+use hashbrown::HashMap;
 
 use crate::topic::Filter;
 
@@ -17,7 +18,8 @@ pub struct Router<T> {
 
 #[derive(Clone, Debug)]
 struct Node<T> {
-    named: BTreeMap<Box<str>, usize>,
+    // Hashed, for a plant has many machines side by side; seeded, for devices choose what is looked up.
+    named: HashMap<Box<str>, usize>,
     plus: Option<usize>,
     // Filters that end here, and filters that end with "#" below here.
     here: Vec<T>,
@@ -26,7 +28,7 @@ struct Node<T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self { named: BTreeMap::new(), plus: None, here: Vec::new(), hash: Vec::new() }
+        Self { named: HashMap::new(), plus: None, here: Vec::new(), hash: Vec::new() }
     }
 }
 
@@ -41,28 +43,23 @@ impl<T: Copy + Ord> Router<T> {
     pub fn insert(&mut self, filter: &Filter, value: T) {
         let mut at = 0;
         for level in filter.as_str().split('/') {
+            // What a new node will be called.
+            let new = self.nodes.len();
+            let node = &mut self.nodes[at];
             at = match level {
                 "#" => {
-                    self.nodes[at].hash.push(value);
+                    node.hash.push(value);
                     return;
                 }
-                "+" => match self.nodes[at].plus {
-                    Some(next) => next,
-                    None => {
-                        let next = self.grow();
-                        self.nodes[at].plus = Some(next);
-                        next
-                    }
-                },
-                name => match self.nodes[at].named.get(name) {
+                "+" => *node.plus.get_or_insert(new),
+                name => match node.named.get(name) {
                     Some(&next) => next,
-                    None => {
-                        let next = self.grow();
-                        self.nodes[at].named.insert(name.into(), next);
-                        next
-                    }
+                    None => *node.named.entry(name.into()).or_insert(new),
                 },
             };
+            if at == new {
+                self.nodes.push(Node::default());
+            }
         }
         self.nodes[at].here.push(value);
     }
@@ -97,11 +94,6 @@ impl<T: Copy + Ord> Router<T> {
         if let Some(next) = node.plus.filter(|_| wild) {
             self.walk(next, rest, true, found);
         }
-    }
-
-    fn grow(&mut self) -> usize {
-        self.nodes.push(Node::default());
-        self.nodes.len() - 1
     }
 }
 
