@@ -112,8 +112,8 @@ impl Function {
         // Telling takes fuel: what ran out of it does so earlier in the copy, and all else later than it trapped.
         let fuel = self.limits().fuel;
         let fuel = if trapped.kind == TrapKind::OutOfFuel { fuel } else { fuel.saturating_mul(FUEL_FACTOR) };
-        let (ended, host) = traced.start(event, reads, seed, fuel);
-        let trace = host.into_data().trace;
+        let (ended, live) = traced.start(event, reads, seed, fuel);
+        let trace = live.store.into_data().trace;
         let note = match ended {
             Err(End::Failed(trap)) if trap.kind == trapped.kind && trace.open.is_empty() => {
                 Some("(none: it failed when no function was open)".to_owned())

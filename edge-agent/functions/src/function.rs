@@ -8,17 +8,18 @@ use agent_core::{Effects, Event};
 use function_abi::{
     Attributes, BLOB_DIGEST, EVENT_ALIGN, EXPORT_ALLOC, EXPORT_HANDLE, EXPORT_MEMORY, EventHeader, LogLevel, Span,
 };
-use wasmi::{Instance, Linker, Module, Store, TypedFunc, TypedResumableCall};
+use wasmi::{Linker, Module, Store, TypedResumableCall};
 
 use crate::backtrace;
 use crate::contain::contain;
 use crate::fuel::{PER_STATE_READ, SLICE, STRETCH};
+use crate::hidden;
 use crate::host::{Host, Question, Shared, StateRead, Stop};
 use crate::imports::{answer_state, charge, units};
+use crate::instance::{Exports, Live, Made, Renewal};
 use crate::limits::Limits;
 use crate::reads::{NoReads, ReadError, Reads};
 use crate::source::Source;
-use crate::start;
 use crate::trap::{Trap, TrapKind};
 
 /// A function that is checked and compiled. Cheap to clone; may run on many threads at once.
@@ -34,6 +35,8 @@ struct Inner {
     start_fuel: u64,
     /// Whether there is a start function to be called.
     starts: bool,
+    /// Where instances wait that are as new; `None`: each event gets one that was just made.
+    renewal: Option<Renewal>,
     /// What it was loaded from.
     source: Arc<dyn Source>,
     /// The copy that tells of its calls, once a backtrace was asked for; else why there is none.
@@ -85,12 +88,6 @@ pub(crate) enum End {
     Abandoned(ReadError),
 }
 
-/// What an instance offers to the host.
-struct Exports {
-    alloc: TypedFunc<u32, u32>,
-    handle: TypedFunc<(u32, u32), i32>,
-}
-
 impl Function {
     pub(crate) fn new(
         engine: wasmi::Engine,
@@ -98,10 +95,11 @@ impl Function {
         linker: Linker<Host>,
         shared: Arc<Shared>,
         start_fuel: u64,
+        renewal: Option<Renewal>,
         source: Arc<dyn Source>,
     ) -> Self {
-        let (starts, traced) = (module.get_export(start::EXPORT).is_some(), OnceLock::new());
-        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, starts, source, traced }))
+        let (starts, traced) = (module.get_export(hidden::START).is_some(), OnceLock::new());
+        Self(Arc::new(Inner { engine, module, linker, shared, start_fuel, starts, renewal, source, traced }))
     }
 
     /// Its name.
@@ -125,21 +123,26 @@ impl Function {
         &self.0.shared.limits
     }
 
-    /// Gives the function one event, on a fresh instance. Never blocks but in `reads`, and never panics but in `reads`.
+    /// Gives the function one event, on an instance that is as new. Never blocks but in `reads`, and never panics but in
+    /// `reads`.
     ///
     /// `seed` decides all random numbers of the run: the same event, state, configuration and seed give the same run.
     pub fn run(&self, event: &Event, reads: &mut dyn Reads, seed: u64) -> Run {
-        let (ended, store) = self.start(event, reads, seed, self.0.shared.limits.fuel);
-        let own = store.data().memory.map_or(0, |memory| memory.data_size(&store));
+        let (ended, mut live) = self.start(event, reads, seed, self.0.shared.limits.fuel);
+        let store = &mut live.store;
+        let own = store.data().memory.map_or(0, |memory| memory.data_size(&*store));
         let memory_bytes = own + store.data().kernel.size();
-        let left = fuel_left(&store);
-        let host = store.into_data();
+        let left = fuel_left(store);
+        let host = std::mem::replace(store.data_mut(), self.host(0));
         let bytes_out = if ended.is_ok() { host.output_bytes as u64 } else { 0 };
         let outcome = match ended {
             Ok(()) => Outcome::Done(host.effects),
             Err(End::Failed(trap)) => Outcome::Failed(trap),
             Err(End::Abandoned(error)) => Outcome::Abandoned(error),
         };
+        if let (Outcome::Done(_), Some(renewal)) = (&outcome, &self.0.renewal) {
+            renewal.put(live);
+        }
         // The instruction that could not be paid for was not taken from the fuel; all of it counts as used.
         let left = if matches!(&outcome, Outcome::Failed(trap) if trap.kind == TrapKind::OutOfFuel) { 0 } else { left };
         let fuel = self.0.shared.limits.fuel - left;
@@ -147,24 +150,26 @@ impl Function {
     }
 
     /// A run with so much fuel: how it ended, and all that is left of it.
-    pub(crate) fn start(
-        &self,
-        event: &Event,
-        reads: &mut dyn Reads,
-        seed: u64,
-        fuel: u64,
-    ) -> (Result<(), End>, Store<Host>) {
-        let mut store = self.store(seed, fuel);
+    pub(crate) fn start(&self, event: &Event, reads: &mut dyn Reads, seed: u64, fuel: u64) -> (Result<(), End>, Live) {
+        let mut live = match self.0.renewal.as_ref().and_then(Renewal::take) {
+            Some(mut live) => {
+                *live.store.data_mut() = self.host(seed);
+                live
+            }
+            None => self.live(seed),
+        };
+        self.fuel(&mut live.store, fuel);
         let digest = event.attributes.iter().find(|(name, _)| event.kind == EventKind::Blob && name == "digest");
-        store.data_mut().event_blob = digest.map(|(_, digest)| format!("{BLOB_DIGEST}{digest}"));
-        let ended = self.handle(&mut store, event, reads).and_then(|()| self.check_state(&mut store, reads));
-        (ended, store)
+        live.store.data_mut().event_blob = digest.map(|(_, digest)| format!("{BLOB_DIGEST}{digest}"));
+        let handled = self.handle(&mut live, event, reads);
+        let ended = handled.and_then(|()| self.check_state(&mut live.store, reads));
+        (ended, live)
     }
 
     /// What it was loaded from, its start function an export; the error is for a person.
     pub(crate) fn wasm(&self) -> Result<Vec<u8>, String> {
         let wasm = self.0.source.bytes()?;
-        Ok(start::exported(&wasm).map_err(|error| error.to_string())?.unwrap_or(wasm))
+        Ok(hidden::with_start(&wasm).map_err(|error| error.to_string())?.unwrap_or(wasm))
     }
 
     /// The copy of these bytes that tells of its calls, made when it is first asked for; the error is for a person.
@@ -174,46 +179,64 @@ impl Function {
 
     /// Instantiates once, to see whether it can be.
     pub(crate) fn try_out(&self) -> Result<(), Trap> {
-        let mut store = self.store(0, self.0.shared.limits.fuel);
-        match self.instantiate(&mut store, &mut NoReads) {
+        let mut live = self.live(0);
+        self.fuel(&mut live.store, self.0.shared.limits.fuel);
+        match self.instantiate(&mut live.store, &mut NoReads) {
             Ok(_) => Ok(()),
             Err(End::Failed(trap)) => Err(trap),
             Err(End::Abandoned(error)) => Err(self.fault(error.to_string())),
         }
     }
 
-    fn store(&self, seed: u64, fuel: u64) -> Store<Host> {
-        let inner = &*self.0;
-        let mut store = Store::new(&inner.engine, Host::new(Arc::clone(&inner.shared), seed));
-        store.limiter(|host| host);
-        let left = fuel.saturating_sub(inner.start_fuel);
-        let stretch = left.min(STRETCH);
-        set_fuel(&mut store, stretch, left - stretch);
-        store.data_mut().given = fuel;
-        store
+    fn host(&self, seed: u64) -> Host {
+        Host::new(Arc::clone(&self.0.shared), seed)
     }
 
-    fn instantiate(&self, store: &mut Store<Host>, reads: &mut dyn Reads) -> Result<Instance, End> {
+    fn live(&self, seed: u64) -> Live {
+        let mut store = Store::new(&self.0.engine, self.host(seed));
+        store.limiter(|host| host);
+        Live { store, made: None }
+    }
+
+    /// Gives a run its fuel, less what it takes to instantiate: that is the same whether it has to be done or not.
+    fn fuel(&self, store: &mut Store<Host>, fuel: u64) {
+        let left = fuel.saturating_sub(self.0.start_fuel);
+        let stretch = left.min(STRETCH);
+        set_fuel(store, stretch, left - stretch);
+        store.data_mut().given = fuel;
+    }
+
+    fn instantiate(&self, store: &mut Store<Host>, reads: &mut dyn Reads) -> Result<Made, End> {
         let inner = &*self.0;
         // It starts nothing: what was loaded has no start function, but an export in its place.
         let instance = contain(|| inner.linker.instantiate_and_start(&mut *store, &inner.module))
             .map_err(|panicked| End::Failed(self.fault(panicked.0)))?
             .map_err(|error| End::Failed(Trap::from_error(&error, store.data())))?;
+        let fault = |error: wasmi::Error| End::Failed(self.fault(error.to_string()));
         if inner.starts {
-            let start = instance.get_typed_func::<(), ()>(&*store, start::EXPORT);
-            let start = start.map_err(|error| End::Failed(self.fault(error.to_string())))?;
+            let start = instance.get_typed_func::<(), ()>(&*store, hidden::START).map_err(fault)?;
             self.call(store, reads, |store| start.call_resumable(store, ()))?;
         }
-        store.data_mut().memory = instance.get_memory(&*store, EXPORT_MEMORY);
-        Ok(instance)
+        let exports = match inner.shared.extism {
+            Some(_) => None,
+            None => Some(Exports::of(instance, store).map_err(fault)?),
+        };
+        let memory = instance.get_memory(&*store, EXPORT_MEMORY);
+        Ok(Made::new(instance, memory, exports, store, inner.renewal.as_ref()))
     }
 
-    fn handle(&self, store: &mut Store<Host>, event: &Event, reads: &mut dyn Reads) -> Result<(), End> {
-        let instance = self.instantiate(store, reads)?;
-        if let Some(extism) = &self.0.shared.extism {
-            return self.call_plugin(store, instance, extism, event, reads);
-        }
-        let exports = exports(instance, store).map_err(|error| End::Failed(self.fault(error.to_string())))?;
+    fn handle(&self, live: &mut Live, event: &Event, reads: &mut dyn Reads) -> Result<(), End> {
+        let Live { store, made } = live;
+        let made = match made {
+            Some(made) => made,
+            None => made.insert(self.instantiate(store, reads)?),
+        };
+        store.data_mut().memory = made.memory;
+        let exports = match (&self.0.shared.extism, made.exports) {
+            (Some(extism), _) => return self.call_plugin(store, made.instance, extism, event, reads),
+            (None, Some(exports)) => exports,
+            (None, None) => return Err(End::Failed(self.fault("its exports are not known".to_owned()))),
+        };
         let block = Block::of(event);
         let len = block.len(&self.0.shared.limits).map_err(|what| self.failed(TrapKind::EventTooLarge, what))?;
         self.charge(store, units(len as usize))?;
@@ -388,13 +411,6 @@ fn fuel_left(store: &Store<Host>) -> u64 {
 fn set_fuel(store: &mut Store<Host>, stretch: u64, reserve: u64) {
     store.set_fuel(stretch).expect("fuel is on in the configuration of every engine");
     store.data_mut().reserve = reserve;
-}
-
-fn exports(instance: Instance, store: &Store<Host>) -> Result<Exports, wasmi::Error> {
-    Ok(Exports {
-        alloc: instance.get_typed_func(store, EXPORT_ALLOC)?,
-        handle: instance.get_typed_func(store, EXPORT_HANDLE)?,
-    })
 }
 
 /// An event as it lies in the function's memory.

@@ -6,7 +6,7 @@
 //!
 //! What keeps a function from hurting anybody:
 //!
-//! - A fresh instance for every event: no byte of one event is visible to the next.
+//! - An instance that is as new for every event: no byte of one event is visible to the next.
 //! - Each resource has a bound, see [`Limits`], and what is not named in [`Permissions`] is refused.
 //! - Fuel pays for all work: the function's own instructions, what the host does for it in an import
 //!   ([`fuel`]), and the work of instantiating it.
@@ -25,8 +25,10 @@ mod error;
 mod extism;
 pub mod fuel;
 mod function;
+mod hidden;
 mod host;
 mod imports;
+mod instance;
 mod limits;
 mod load;
 mod permissions;
@@ -38,7 +40,6 @@ mod scan;
 mod secrets;
 mod source;
 mod spec;
-mod start;
 mod trap;
 
 pub use backtrace::{MAX_FRAMES, MAX_NAME_BYTES};

@@ -12,14 +12,15 @@ use crate::contain::contain;
 use crate::error::{LoadCause, LoadError};
 use crate::extism;
 use crate::function::Function;
+use crate::hidden;
 use crate::host::{Host, Shared};
 use crate::imports::{IMPORTS, WITH_NUMBER, link};
+use crate::instance::{Renewal, Spares};
 use crate::limits::Limits;
 use crate::scan::Scan;
 use crate::secrets::Secrets;
 use crate::source::Source;
 use crate::spec::Spec;
-use crate::start;
 
 /// First four bytes of every WebAssembly binary, then the version of a core module, or that of a component.
 const MAGIC: &[u8] = b"\0asm";
@@ -37,6 +38,7 @@ const WANTED_HANDLE: &str = "a function (i32, i32) -> i32 that handles an event"
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
     secrets: Secrets,
+    pub(crate) spares: Arc<Spares>,
 }
 
 /// What a function is called in messages.
@@ -61,7 +63,7 @@ impl Engine {
 
     /// The same, with secrets for the functions whose permissions name them.
     pub fn with_secrets(secrets: Secrets) -> Self {
-        Self { secrets }
+        Self { secrets, ..Self::default() }
     }
 
     /// Checks a module, compiles it, and tries it out once up to the point where the first event would come.
@@ -82,15 +84,20 @@ impl Engine {
         let identity = Identity { name, version };
         let secrets = self.secrets.clone();
         let shared = Arc::new(Shared { identity: identity.clone(), limits, permissions, config, secrets, extism });
-        load(shared, wasm, source).map_err(|cause| LoadError { function: identity, cause })
+        load(shared, wasm, source, &self.spares).map_err(|cause| LoadError { function: identity, cause })
     }
 }
 
-fn load(shared: Arc<Shared>, wasm: &[u8], source: Arc<dyn Source>) -> Result<Function, LoadCause> {
+fn load(
+    shared: Arc<Shared>,
+    wasm: &[u8],
+    source: Arc<dyn Source>,
+    spares: &Arc<Spares>,
+) -> Result<Function, LoadCause> {
     let limits = &shared.limits;
     check_header(wasm, limits)?;
     let engine = wasmi::Engine::new(&config(limits));
-    let (module, start_fuel) =
+    let (module, scan) =
         contain(|| compile(&engine, wasm, limits)).unwrap_or_else(|panicked| Err(LoadCause::Panicked(panicked.0)))?;
     match &shared.extism {
         Some(extism) => {
@@ -104,7 +111,8 @@ fn load(shared: Arc<Shared>, wasm: &[u8], source: Arc<dyn Source>) -> Result<Fun
         }
     }
     let linker = linker(&engine, &shared).map_err(|error| LoadCause::Invalid(error.to_string()))?;
-    let function = Function::new(engine, module, linker, shared, start_fuel, source);
+    let renewal = scan.renewable().map(|globals| Renewal::new(spares, globals.len(), scan.instance_bytes()));
+    let function = Function::new(engine, module, linker, shared, scan.fuel(), renewal, source);
     function.try_out().map_err(LoadCause::Start)?;
     Ok(function)
 }
@@ -126,7 +134,7 @@ pub(crate) fn copy(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, String>
     let module = module.map_err(|error| invalid(&error))?;
     let mut linker = linker(&engine, &shared).map_err(|error| invalid(&error))?;
     backtrace::link(&mut linker).map_err(|error| invalid(&error))?;
-    Ok(Function::new(engine, module, linker, shared, 0, Arc::new(Arc::<[u8]>::from([]))))
+    Ok(Function::new(engine, module, linker, shared, 0, None, Arc::new(Arc::<[u8]>::from([]))))
 }
 
 fn check_header(wasm: &[u8], limits: &Limits) -> Result<(), LoadCause> {
@@ -168,18 +176,24 @@ fn config(limits: &Limits) -> Config {
 
 /// Validates before anything else looks at the module: the interpreter's own limits have panicked on modules that
 /// validation refuses.
-fn compile(engine: &wasmi::Engine, wasm: &[u8], limits: &Limits) -> Result<(Module, u64), LoadCause> {
+fn compile(engine: &wasmi::Engine, wasm: &[u8], limits: &Limits) -> Result<(Module, Scan), LoadCause> {
     let invalid = |error: &dyn fmt::Display| LoadCause::Invalid(error.to_string());
     Module::validate(engine, wasm).map_err(|error| invalid(&error))?;
     let scan = Scan::of(wasm).map_err(|error| invalid(&error))?;
     scan.check(limits)?;
-    let module = match start::exported(wasm).map_err(|error| invalid(&error))? {
-        Some(copy) => Module::new(engine, &copy),
-        // SAFETY: they were validated above, by the same engine.
-        #[expect(unsafe_code, reason = "to validate twice takes a fifth of a start with many functions")]
-        None => unsafe { Module::new_unchecked(engine, wasm) },
+    if let Some(copy) = hidden::with_start(wasm).map_err(|error| invalid(&error))? {
+        let module = Module::new(engine, &copy).map_err(|error| invalid(&error))?;
+        return Ok((module, scan));
+    }
+    let copy = match scan.renewable() {
+        None | Some([]) => None,
+        Some(globals) => Some(hidden::with_globals(wasm, globals).map_err(|error| invalid(&error))?),
     };
-    Ok((module.map_err(|error| invalid(&error))?, scan.fuel()))
+    // SAFETY: they were validated above, by the same engine; a copy has more exports, of globals that are there, and under
+    // names that no other export has.
+    #[expect(unsafe_code, reason = "to validate twice takes a fifth of a start with many functions")]
+    let module = unsafe { Module::new_unchecked(engine, copy.as_deref().unwrap_or(wasm)) };
+    Ok((module.map_err(|error| invalid(&error))?, scan))
 }
 
 fn abi_version(module: &str) -> Option<u32> {

@@ -1,9 +1,10 @@
 //! What instantiating a module asks for, counted before it is compiled.
 
-use wasmparser::{DataKind, ElementItems, FunctionBody, Operator, Parser, Payload};
+use wasmparser::{DataKind, ElementItems, FunctionBody, Operator, Parser, Payload, TypeRef, ValType};
 
 use crate::error::LoadCause;
 use crate::fuel::{MEMORY_BYTES_PER_UNIT, PER_ITEM, PER_NAME};
+use crate::hidden;
 use crate::limits::Limits;
 
 /// Bytes of a WebAssembly page.
@@ -16,11 +17,20 @@ const MAX_GROWTHS: usize = 1_000;
 /// `memory.grow` of the only memory, as it is encoded. What looks like it may be something else.
 const GROWTH: [u8; 2] = [0x40, 0];
 
+/// Most memory, when it begins, of an instance that is made as new: to clear more takes as long as to ask the system for it.
+const MAX_RENEWED_BYTES: u64 = 256 << 10;
+
+/// Most globals, of those that change, of an instance that is made as new. Compilers make one to three.
+const MAX_RENEWED_GLOBALS: usize = 16;
+
+/// Bytes that the interpreter holds for one item of an instance, about.
+const ITEM_BYTES: usize = 64;
+
 /// Bytes of one table element in the interpreter.
 const ELEMENT_BYTES: u64 = 8;
 
 /// The work of instantiating a module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     /// Functions, globals, tables, segments and their entries.
     items: usize,
@@ -33,6 +43,10 @@ pub(crate) struct Scan {
     data_bytes: u64,
     /// Places that ask for memory, in the function that has most.
     growths: usize,
+    /// Globals that change, by their index.
+    globals: Vec<u32>,
+    /// A run may leave behind what cannot be undone from outside.
+    leaves_traces: bool,
 }
 
 impl Scan {
@@ -41,10 +55,32 @@ impl Scan {
         let mut scan = Self::default();
         for payload in Parser::new(0).parse_all(wasm) {
             match payload? {
-                Payload::ImportSection(section) => scan.add_names(section.count()),
+                Payload::ImportSection(section) => {
+                    scan.add_names(section.count());
+                    for import in section {
+                        scan.leaves_traces |= !matches!(import?.ty, TypeRef::Func(_));
+                    }
+                }
                 Payload::FunctionSection(section) => scan.add_items(section.count()),
-                Payload::GlobalSection(section) => scan.add_items(section.count()),
-                Payload::ExportSection(section) => scan.add_names(section.count()),
+                Payload::GlobalSection(section) => {
+                    scan.add_items(section.count());
+                    for (index, global) in (0..).zip(section) {
+                        let ty = global?.ty;
+                        if ty.mutable {
+                            scan.globals.push(index);
+                            scan.leaves_traces |=
+                                !matches!(ty.content_type, ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64);
+                        }
+                    }
+                }
+                Payload::ExportSection(section) => {
+                    scan.add_names(section.count());
+                    for export in section {
+                        scan.leaves_traces |= export?.name.starts_with(hidden::PREFIX);
+                    }
+                }
+                // It would have to run each time.
+                Payload::StartSection { .. } => scan.leaves_traces = true,
                 Payload::TableSection(section) => {
                     scan.add_items(section.count());
                     for table in section {
@@ -82,6 +118,7 @@ impl Scan {
                     }
                     scan.locals = scan.locals.max(locals);
                     scan.growths = scan.growths.max(growths(&body)?);
+                    scan.leaves_traces = scan.leaves_traces || leaves_traces(&body)?;
                 }
                 _ => {}
             }
@@ -106,6 +143,20 @@ impl Scan {
         let items = (self.items as u64).saturating_mul(PER_ITEM);
         let names = (self.names as u64).saturating_mul(PER_NAME);
         items.saturating_add(names).saturating_add(bytes / MEMORY_BYTES_PER_UNIT)
+    }
+
+    /// The globals to be set anew when an instance is made as new; `None`: it cannot be, or it is not worth it.
+    pub(crate) fn renewable(&self) -> Option<&[u32]> {
+        let renewable =
+            !self.leaves_traces && self.memory_bytes <= MAX_RENEWED_BYTES && self.globals.len() <= MAX_RENEWED_GLOBALS;
+        renewable.then_some(&self.globals)
+    }
+
+    /// Bytes that an instance takes in the interpreter, about.
+    pub(crate) fn instance_bytes(&self) -> usize {
+        let items = self.items.saturating_add(self.names).saturating_mul(ITEM_BYTES);
+        let tables = self.table_elements.saturating_mul(ELEMENT_BYTES);
+        items.saturating_add(usize::try_from(self.memory_bytes.saturating_add(tables)).unwrap_or(usize::MAX))
     }
 
     /// Whether the module may ask for so much.
@@ -144,4 +195,33 @@ fn growths(body: &FunctionBody<'_>) -> Result<usize, wasmparser::BinaryReaderErr
         growths += usize::from(matches!(operator?, Operator::MemoryGrow { .. }));
     }
     Ok(growths)
+}
+
+/// Whether a function may change what lies neither in the memory nor in a global: a table, or the segments that are left.
+fn leaves_traces(body: &FunctionBody<'_>) -> Result<bool, wasmparser::BinaryReaderError> {
+    // What looks like it may be something else: memory.copy, memory.fill and conversions have the same first byte, but the
+    // second one of what is looked for is another, unless it is written in more bytes than it needs.
+    let suspicious = |bytes: &[u8]| match bytes {
+        [0xfc, second] => !matches!(second, 0..=7 | 10 | 11),
+        [first, _] => *first == 0x26,
+        _ => false,
+    };
+    if !body.as_bytes().windows(2).any(suspicious) {
+        return Ok(false);
+    }
+    for operator in body.get_operators_reader()? {
+        if matches!(
+            operator?,
+            Operator::TableSet { .. }
+                | Operator::TableFill { .. }
+                | Operator::TableCopy { .. }
+                | Operator::TableInit { .. }
+                | Operator::TableGrow { .. }
+                | Operator::ElemDrop { .. }
+                | Operator::DataDrop { .. }
+        ) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
