@@ -150,7 +150,7 @@ impl Function {
     }
 
     /// A run with so much fuel: how it ended, and all that is left of it.
-    pub(crate) fn start(&self, event: &Event, reads: &mut dyn Reads, seed: u64, fuel: u64) -> (Result<(), End>, Live) {
+    pub(crate) fn start(&self, event: &Event, reads: &mut dyn Reads, seed: u64, fuel: u64) -> (Result<(), End>, Box<Live>) {
         let mut live = match self.0.renewal.as_ref().and_then(Renewal::take) {
             Some(mut live) => {
                 *live.store.data_mut() = self.host(seed);
@@ -192,10 +192,10 @@ impl Function {
         Host::new(Arc::clone(&self.0.shared), seed)
     }
 
-    fn live(&self, seed: u64) -> Live {
+    fn live(&self, seed: u64) -> Box<Live> {
         let mut store = Store::new(&self.0.engine, self.host(seed));
         store.limiter(|host| host);
-        Live { store, made: None }
+        Box::new(Live { store, made: None })
     }
 
     /// Gives a run its fuel, less what it takes to instantiate: that is the same whether it has to be done or not.

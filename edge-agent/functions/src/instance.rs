@@ -85,7 +85,8 @@ struct Shelf {
 struct Spare {
     function: u64,
     bytes: usize,
-    live: Live,
+    /// Boxed, for it is large, and goes in and out.
+    live: Box<Live>,
 }
 
 impl Exports {
@@ -157,7 +158,7 @@ impl Renewal {
     }
 
     /// An instance that waits for an event.
-    pub(crate) fn take(&self) -> Option<Live> {
+    pub(crate) fn take(&self) -> Option<Box<Live>> {
         self.spares.with(|shelf| {
             let at = shelf.live.iter().rposition(|spare| spare.function == self.number)?;
             let Spare { bytes, live, .. } = shelf.live.remove(at);
@@ -167,7 +168,7 @@ impl Renewal {
     }
 
     /// Keeps an instance whose run went well, if it can be made as new. The host's side of it is made anew by the next run.
-    pub(crate) fn put(&self, mut live: Live) {
+    pub(crate) fn put(&self, mut live: Box<Live>) {
         if !live.renew() {
             return;
         }

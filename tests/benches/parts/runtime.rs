@@ -1,4 +1,4 @@
-//! One run of a function, on a fresh instance, and loading it.
+//! One run of a function, on an instance that is as new, and loading it.
 
 use std::collections::BTreeMap;
 
