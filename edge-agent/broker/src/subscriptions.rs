@@ -58,7 +58,8 @@ struct Group<S> {
 /// The subscriptions whose filter ends at one place of the trie.
 #[derive(Debug)]
 struct Ending<S> {
-    single: BTreeMap<u64, Entry<S>>,
+    /// By their numbers, in order: most often it is one, and the smallest map would have room for eleven.
+    single: Vec<(u64, Entry<S>)>,
     groups: BTreeMap<Box<str>, Group<S>>,
 }
 
@@ -101,7 +102,7 @@ struct Ask<A, R> {
 
 impl<S> Default for Ending<S> {
     fn default() -> Self {
-        Self { single: BTreeMap::new(), groups: BTreeMap::new() }
+        Self { single: Vec::new(), groups: BTreeMap::new() }
     }
 }
 
@@ -121,14 +122,15 @@ impl<S> Subscriptions<S> {
     /// Subscribes, or replaces the wish of the same subscriber for the same filter [MQTT-3.8.4-3]. True when it is new.
     pub(crate) fn insert(&mut self, filter: Filter<'_>, id: u64, subscriber: S, wish: Wish) -> bool {
         let ending = self.root.ending_or_insert(filter.topic);
-        let entries = match filter.group {
-            None => &mut ending.single,
+        let entry = Entry { subscriber, wish };
+        match filter.group {
+            None => ending.insert(id, entry),
             Some(group) => {
                 let empty = || Group { members: BTreeMap::new(), turn: AtomicUsize::new(0) };
-                &mut ending.groups.entry(group.into()).or_insert_with(empty).members
+                let group = ending.groups.entry(group.into()).or_insert_with(empty);
+                group.members.insert(id, entry).is_none()
             }
-        };
-        entries.insert(id, Entry { subscriber, wish }).is_none()
+        }
     }
 
     /// Unsubscribes. True when there was such a subscription.
@@ -250,8 +252,28 @@ impl<S> Node<S> {
 }
 
 impl<S> Ending<S> {
+    /// True when it is new.
+    fn insert(&mut self, id: u64, entry: Entry<S>) -> bool {
+        match self.single.binary_search_by_key(&id, |(id, _)| *id) {
+            Ok(at) => {
+                self.single[at].1 = entry;
+                false
+            }
+            Err(at) => {
+                if self.single.is_empty() {
+                    self.single.reserve_exact(1);
+                }
+                self.single.insert(at, (id, entry));
+                true
+            }
+        }
+    }
+
     fn remove(&mut self, group: Option<&str>, id: u64) -> bool {
-        let Some(name) = group else { return self.single.remove(&id).is_some() };
+        let Some(name) = group else {
+            let found = self.single.binary_search_by_key(&id, |(id, _)| *id);
+            return found.map(|at| self.single.remove(at)).is_ok();
+        };
         let Some(group) = self.groups.get_mut(name) else { return false };
         let removed = group.members.remove(&id).is_some();
         if group.members.is_empty() {
@@ -265,9 +287,9 @@ impl<S> Ending<S> {
     }
 
     fn collect<'a>(&'a self, ask: &Ask<impl Fn(&S) -> bool, impl Fn(&S) -> bool>, hits: &mut Vec<Hit<'a, S>>) {
-        for (&id, entry) in &self.single {
-            if !(entry.wish.no_local && id == ask.origin) && (ask.allowed)(&entry.subscriber) {
-                hits.push(entry.hit(id, false));
+        for (id, entry) in &self.single {
+            if !(entry.wish.no_local && *id == ask.origin) && (ask.allowed)(&entry.subscriber) {
+                hits.push(entry.hit(*id, false));
             }
         }
         for group in self.groups.values() {

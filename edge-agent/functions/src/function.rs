@@ -150,7 +150,13 @@ impl Function {
     }
 
     /// A run with so much fuel: how it ended, and all that is left of it.
-    pub(crate) fn start(&self, event: &Event, reads: &mut dyn Reads, seed: u64, fuel: u64) -> (Result<(), End>, Box<Live>) {
+    pub(crate) fn start(
+        &self,
+        event: &Event,
+        reads: &mut dyn Reads,
+        seed: u64,
+        fuel: u64,
+    ) -> (Result<(), End>, Box<Live>) {
         let mut live = match self.0.renewal.as_ref().and_then(Renewal::take) {
             Some(mut live) => {
                 *live.store.data_mut() = self.host(seed);
