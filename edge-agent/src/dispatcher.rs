@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent_core::Backoff;
 use agent_store::{Committed, ErrorKind, Reader, Write};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inlet::Outgoing;
@@ -27,7 +28,7 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
                     window.may_be_more = !batch.is_empty();
                     for publish in batch {
                         let (taken, answer) = oneshot::channel();
-                        window.waiting.push_back((publish.id, answer));
+                        window.waiting.push_back((publish.id, Some(answer)));
                         if inlet.send(Outgoing { publish, taken }).await.is_err() {
                             return;
                         }
@@ -80,10 +81,14 @@ async fn told(telling: &mut Option<Telling>) -> bool {
     }
 }
 
+/// So many are handed over together, for each time costs a query; until then, the others are on their way.
+const BATCH: usize = limits::PUBLISHES_IN_FLIGHT / 2;
+
 /// What is on its way, in order.
 #[derive(Default)]
 struct Window {
-    waiting: VecDeque<(u64, oneshot::Receiver<()>)>,
+    // Without a receiver: it was taken.
+    waiting: VecDeque<(u64, Option<oneshot::Receiver<()>>)>,
     // Everything up to here was taken.
     taken: u64,
     // And the store was told so.
@@ -97,21 +102,40 @@ impl Window {
         self.waiting.back().map_or(self.taken, |(id, _)| *id)
     }
 
-    // How many may be handed over now; not one by one, for each time costs a query.
+    // How many may be handed over now.
     fn room(&self) -> usize {
         let room = limits::PUBLISHES_IN_FLIGHT - self.waiting.len();
-        if self.may_be_more && room >= limits::PUBLISHES_IN_FLIGHT / 2 { room } else { 0 }
+        if self.may_be_more && room >= BATCH { room } else { 0 }
     }
 
-    // Whether the next one was taken. Never, if none is on its way.
+    // Whether those that are waited for were taken, `taken` being ahead then. Never, if none is on its way.
     async fn next(&mut self) -> bool {
-        let Some((id, answer)) = self.waiting.front_mut() else { return std::future::pending().await };
-        let taken = answer.await.is_ok();
-        if taken {
-            self.taken = *id;
+        let before = self.taken;
+        while let Some((id, answer)) = self.waiting.front_mut() {
+            match answer.as_mut().map_or(Ok(()), oneshot::Receiver::try_recv) {
+                Ok(()) => self.taken = *id,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Closed) => return false,
+            }
             self.waiting.pop_front();
         }
-        taken
+        if self.taken > before {
+            return true;
+        }
+        // Brokers take them in order, most of them. So the last one of a batch is waited for first, and the others are there
+        // by then: to be woken for each costs more than all else that is done with it.
+        for (_, answer) in self.waiting.iter_mut().take(BATCH).rev() {
+            if let Some(waiting) = answer {
+                if waiting.await.is_err() {
+                    return false;
+                }
+                *answer = None;
+            }
+        }
+        for (id, _) in self.waiting.drain(..self.waiting.len().min(BATCH)) {
+            self.taken = id;
+        }
+        if self.taken > before { true } else { std::future::pending().await }
     }
 
     // What follows one that was not taken is sent again, too, and stays behind it.

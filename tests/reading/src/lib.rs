@@ -1,6 +1,6 @@
 //! The function of the benchmark: what every peer does with an event is this.
 
-use function_sdk::{Context, Json, PublishFlags, Result, function};
+use function_sdk::{Context, Json, PublishFlags, Result, ToBytes as _, function};
 use serde::{Deserialize, Serialize};
 
 /// What the sensor says.
@@ -24,10 +24,12 @@ fn on_reading(Json(Reading { time, fahrenheit }): Json<Reading>, cx: &mut Contex
     let device = cx.event().topic.split('/').nth(1).unwrap_or_default();
     let alarm = fahrenheit > cx.config::<f64>("limit")?;
     let converted = Json(Converted { device, time, celsius: celsius(fahrenheit), alarm });
+    // Written once, as the peers do.
+    let converted = converted.to_bytes()?;
     if cx.config("publish")? {
-        cx.publish_with(&format!("results/{device}"), &converted, PublishFlags { qos: 1, retain: false })?;
+        cx.publish_with(&format!("results/{device}"), &*converted, PublishFlags { qos: 1, retain: false })?;
     }
-    cx.emit("readings", &converted)
+    cx.emit("readings", &*converted)
 }
 
 fn celsius(fahrenheit: f64) -> f64 {
