@@ -125,10 +125,6 @@ const LOG_BYTES: i64 = 4 * CHECKPOINT_PAGES * PAGE_BYTES as i64;
 /// How long a statement waits for a lock. Nobody of ours holds one for long; a person with a SQLite shell might.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Pages that a reader keeps, in KiB; SQLite's default is 2,000. Each commit makes them stale, so they serve one query, and there
-/// are a dozen readers.
-const READER_CACHE_KIB: i64 = 256;
-
 /// Prepared statements kept for each connection; we have some 60.
 const STATEMENTS: usize = 96;
 
@@ -209,7 +205,6 @@ pub(crate) fn open_survey(path: &Path) -> Result<Connection, Cause> {
 /// A reader's connection to a store that is open.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, Cause> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     connection.execute_batch("PRAGMA query_only = ON;")?;
     Ok(connection)
 }
