@@ -111,6 +111,28 @@ impl Window {
     // Whether those that are waited for were taken, `taken` being ahead then. Never, if none is on its way.
     async fn next(&mut self) -> bool {
         let before = self.taken;
+        let all_well = self.settle();
+        if !all_well || self.taken > before {
+            return all_well;
+        }
+        // Brokers take them in order, most of them. So the last one of a batch is waited for first, and the others are there
+        // by then: to be woken for each costs more than all else that is done with it.
+        for (_, answer) in self.waiting.iter_mut().take(BATCH).rev() {
+            if let Some(waiting) = answer {
+                if waiting.await.is_err() {
+                    // Those before it may have been taken, and need not be sent again.
+                    self.settle();
+                    return false;
+                }
+                *answer = None;
+            }
+        }
+        self.settle();
+        if self.taken > before { true } else { std::future::pending().await }
+    }
+
+    // Takes note of those that were taken, up to the first one that was not yet; false: it never will be.
+    fn settle(&mut self) -> bool {
         while let Some((id, answer)) = self.waiting.front_mut() {
             match answer.as_mut().map_or(Ok(()), oneshot::Receiver::try_recv) {
                 Ok(()) => self.taken = *id,
@@ -119,23 +141,7 @@ impl Window {
             }
             self.waiting.pop_front();
         }
-        if self.taken > before {
-            return true;
-        }
-        // Brokers take them in order, most of them. So the last one of a batch is waited for first, and the others are there
-        // by then: to be woken for each costs more than all else that is done with it.
-        for (_, answer) in self.waiting.iter_mut().take(BATCH).rev() {
-            if let Some(waiting) = answer {
-                if waiting.await.is_err() {
-                    return false;
-                }
-                *answer = None;
-            }
-        }
-        for (id, _) in self.waiting.drain(..self.waiting.len().min(BATCH)) {
-            self.taken = id;
-        }
-        if self.taken > before { true } else { std::future::pending().await }
+        true
     }
 
     // What follows one that was not taken is sent again, too, and stays behind it.
@@ -143,5 +149,79 @@ impl Window {
         self.waiting.clear();
         self.told = 0;
         self.may_be_more = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A window of so many, numbered from 1, and who says that they were taken.
+    fn window(publishes: u64) -> (Window, VecDeque<oneshot::Sender<()>>) {
+        let (taken, waiting): (VecDeque<_>, VecDeque<_>) = (1..=publishes)
+            .map(|id| {
+                let (taken, answer) = oneshot::channel();
+                (taken, (id, Some(answer)))
+            })
+            .unzip();
+        (Window { waiting, ..Window::default() }, taken)
+    }
+
+    /// What comes of waiting, and up to where all were taken then; `None`: it goes on.
+    fn next(window: &mut Window) -> Option<(bool, u64)> {
+        let went_well = {
+            let mut next = std::pin::pin!(window.next());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            match next.as_mut().poll(&mut context) {
+                std::task::Poll::Ready(went_well) => went_well,
+                std::task::Poll::Pending => return None,
+            }
+        };
+        Some((went_well, window.taken))
+    }
+
+    #[test]
+    fn what_was_taken_is_known_in_whatever_order_it_was() {
+        let (mut window, mut taken) = window(BATCH as u64 + 2);
+        assert_eq!(next(&mut window), None);
+        // The last of the batch, and then, step by step, those before it.
+        let last = taken.remove(BATCH - 1).unwrap();
+        last.send(()).unwrap();
+        assert_eq!(next(&mut window), None);
+        taken.pop_front().unwrap().send(()).unwrap();
+        assert_eq!(next(&mut window), Some((true, 1)));
+        assert_eq!(next(&mut window), None);
+        for taken in taken.drain(..BATCH - 2) {
+            taken.send(()).unwrap();
+        }
+        assert_eq!(next(&mut window), Some((true, BATCH as u64)));
+        assert_eq!(next(&mut window), None);
+        taken.drain(..).for_each(|taken| taken.send(()).unwrap());
+        assert_eq!(next(&mut window), Some((true, BATCH as u64 + 2)));
+        assert_eq!(next(&mut window), None);
+    }
+
+    #[test]
+    fn what_was_taken_before_one_that_was_not_is_not_sent_again() {
+        for polled in [false, true] {
+            let (mut window, mut taken) = window(BATCH as u64);
+            assert!(!polled || next(&mut window).is_none());
+            taken.drain(..3).for_each(|taken| taken.send(()).unwrap());
+            drop(taken);
+            assert_eq!(next(&mut window).map(|(went_well, _)| went_well), Some(false));
+            assert_eq!(window.taken, 3);
+            window.start_over();
+            assert_eq!((window.last(), window.room()), (3, limits::PUBLISHES_IN_FLIGHT));
+        }
+    }
+
+    #[test]
+    fn one_that_was_taken_while_others_are_waited_for_is_not_asked_again() {
+        let (mut window, mut taken) = window(2);
+        taken.pop_back().unwrap().send(()).unwrap();
+        assert_eq!(next(&mut window), None);
+        assert!(window.waiting[1].1.is_none());
+        drop(taken);
+        assert_eq!(next(&mut window), Some((false, 0)));
     }
 }

@@ -17,8 +17,9 @@ const MAX_GROWTHS: usize = 1_000;
 /// `memory.grow` of the only memory, as it is encoded. What looks like it may be something else.
 const GROWTH: [u8; 2] = [0x40, 0];
 
-/// Most memory, when it begins, of an instance that is made as new: to clear more takes as long as to ask the system for it.
-const MAX_RENEWED_BYTES: u64 = 256 << 10;
+/// Most bytes of an instance that is made as new, see [`Scan::instance_bytes`]: several have room beside each other, and to clear
+/// more takes as long as to ask the system for it.
+const MAX_RENEWED_BYTES: usize = 256 << 10;
 
 /// Most globals, of those that change, of an instance that is made as new. Compilers make one to three.
 const MAX_RENEWED_GLOBALS: usize = 16;
@@ -147,8 +148,9 @@ impl Scan {
 
     /// The globals to be set anew when an instance is made as new; `None`: it cannot be, or it is not worth it.
     pub(crate) fn renewable(&self) -> Option<&[u32]> {
-        let renewable =
-            !self.leaves_traces && self.memory_bytes <= MAX_RENEWED_BYTES && self.globals.len() <= MAX_RENEWED_GLOBALS;
+        let renewable = !self.leaves_traces
+            && self.instance_bytes() <= MAX_RENEWED_BYTES
+            && self.globals.len() <= MAX_RENEWED_GLOBALS;
         renewable.then_some(&self.globals)
     }
 
