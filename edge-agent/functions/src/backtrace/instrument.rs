@@ -52,7 +52,7 @@ struct Sections {
     data: DataSection,
 }
 
-/// The copy of a module that was validated and whose start function is an export ([`crate::start`]), unless its functions have more than so many parameters; the error is for a
+/// The copy of a module that was validated and whose start function is an export ([`crate::hidden`]), unless its functions have more than so many parameters; the error is for a
 /// person.
 pub(super) fn instrument(wasm: &[u8], most_parameters: u64) -> Result<Vec<u8>, String> {
     let cannot = |error: Error| format!("the module cannot be copied: {error}");
