@@ -133,6 +133,7 @@ pub(crate) fn copy(shared: Arc<Shared>, wasm: &[u8]) -> Result<Function, String>
     let invalid = |error: &dyn fmt::Display| format!("the copy of the module does not load: {error}");
     let module = contain(|| Module::new(&engine, wasm)).map_err(|panicked| invalid(&panicked.0))?;
     let module = module.map_err(|error| invalid(&error))?;
+    drop_workspace(&engine);
     let mut linker = linker(&engine, &shared).map_err(|error| invalid(&error))?;
     backtrace::link(&mut linker).map_err(|error| invalid(&error))?;
     Ok(Function::new(engine, module, linker, shared, 0, None, Arc::new(Arc::<[u8]>::from([]))))
