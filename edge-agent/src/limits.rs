@@ -30,9 +30,6 @@ pub const LANE_MEMORY: MemoryLimits = MemoryLimits { lane: 4 << 20, idle: 16 << 
 /// pipeline as events of one source, so this must stay below the deduplication's window.
 pub const PUBLISHES_IN_FLIGHT: usize = 64;
 
-/// Publishes that may wait for the outside broker's PUBACK within the client.
-pub const CLIENT_INFLIGHT: u16 = 64;
-
 /// Records that are looked at at once when some must go: they are dropped in one commit, which the commit of others waits
 /// for, some 10 ms.
 pub const CANDIDATES: usize = 1_024;
@@ -114,4 +111,3 @@ const _: () = assert!(CANDIDATES <= sync_protocol::records::MAX_ENTRIES);
 const _: () = assert!(RANGES <= sync_protocol::records::MAX_ENTRIES);
 const _: () = assert!(PUBLISHES_IN_FLIGHT as u64 * 2 <= agent_core::dedup::WINDOW);
 const _: () = assert!(device_wire::WINDOW as u64 * 2 <= agent_core::dedup::WINDOW);
-const _: () = assert!(CLIENT_INFLIGHT as usize >= PUBLISHES_IN_FLIGHT);

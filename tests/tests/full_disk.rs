@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use system_tests::{Inlet, System, World, oracle, wait_until};
+use system_tests::{Inlet, Mosquitto, Sessions, System, World, oracle, wait_until};
 
 /// Far more than any of this takes, so that a busy machine makes no test fail.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -46,9 +46,20 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_stops_acknowledgements_and_loses_nothing() {
+    through_a_full_disk(World::new().unwrap(), Inlet::Own);
+}
+
+/// A broker sends what is not acknowledged on the next connection, and never on the same.
+#[test]
+fn a_full_disk_behind_an_outside_broker_loses_nothing() {
     let world = World::new().unwrap();
+    let Some(broker) = Mosquitto::start(&world, Sessions::InMemory).unwrap() else { return };
+    through_a_full_disk(world, Inlet::Outside(broker.address()));
+}
+
+fn through_a_full_disk(world: World, inlet: Inlet) {
     let Some(disk) = SmallDisk::mount(world.path("gateway")) else { return };
-    let system = System::start(world, Inlet::Own, &["unit-conversion", "rolling-mean"]).unwrap();
+    let system = System::start(world, inlet, &["unit-conversion", "rolling-mean"]).unwrap();
     let before = system.device("before", None, 1_000.0, Some(50)).unwrap().finish(DEADLINE).unwrap();
 
     // No record leaves, so that room comes from nowhere.
@@ -66,6 +77,13 @@ fn a_full_disk_stops_acknowledgements_and_loses_nothing() {
     let during = device.finish(DEADLINE).unwrap();
     assert_eq!(during.acknowledged, 3_000);
     system.link.restore().unwrap();
+    // An outside broker acknowledges what the gateway may not have yet.
+    let runs = 2 * (before.published + during.published);
+    wait_until("all runs", DEADLINE, || {
+        let events = system.gateway.status().map_err(|error| format!("{error:#}"))?.events;
+        if events.handled >= runs { Ok(()) } else { Err(format!("{events:?}")) }
+    })
+    .unwrap();
     system.gateway.wait_until_drained(DEADLINE).unwrap();
     oracle::assert_exact(&[before, during], &system.cloud.records("temperature").unwrap());
     let means = system.cloud.records("means").unwrap();

@@ -1,25 +1,34 @@
-//! A broker that somebody else runs, through rumqttc: its messages are acknowledged after the commit.
+//! A broker that somebody else runs: its messages are acknowledged after the commit.
 //!
-//! The client is built anew for each connection. rumqttc would carry what is unsent from one connection to the next, but
-//! throws it away without a word where the broker did not keep the session; here the store is the truth, and what was
-//! not confirmed is handed in again.
+//! rumqttc encodes and decodes the packets; what is sent when is decided here. Its own event loop writes to the socket for
+//! each packet, and throws away without a word what is unsent where the broker did not keep the session. Here everything
+//! that can be sent goes out at one go; the store is the truth, and what was not confirmed on one connection is handed in
+//! again for the next.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_core::{Backoff, Filter};
+use bytes::BytesMut;
 use rumqttc::{
-    AsyncClient, ClientError, ConnectionError, Event, EventLoop, Incoming, MqttOptions, NetworkOptions, QoS,
-    SubscribeFilter, SubscribeReasonCode,
+    Disconnect, Packet, PingReq, Publish, QoS, Subscribe, SubscribeFilter, SubscribeReasonCode, Unsubscribe,
 };
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use self::ledger::{Inbound, Outbound};
+use self::wire::{PING_EVERY, Packets, WireError, written};
 use super::{Arrival, Inlet, Outgoing, Sender, stopped};
 use crate::config::Connect;
 use crate::limits;
-use crate::pipeline::{Acknowledge, Pipeline};
+use crate::pipeline::{Acknowledge, Pipeline, Settled};
+
+mod ledger;
+mod wire;
 
 /// The client of a broker that somebody else runs.
 #[derive(Debug)]
@@ -29,22 +38,6 @@ impl ClientInlet {
     /// A client that connects when it runs.
     pub fn new(connect: Connect) -> Self {
         Self(connect)
-    }
-
-    fn options(&self) -> MqttOptions {
-        let mut options = MqttOptions::new(&self.0.client_id, &self.0.host, self.0.port);
-        let packet = self.0.max_packet_bytes as usize;
-        options
-            .set_keep_alive(Duration::from_secs(30))
-            // The broker keeps what comes while the agent is away.
-            .set_clean_session(false)
-            .set_manual_acks(true)
-            .set_inflight(limits::CLIENT_INFLIGHT)
-            .set_max_packet_size(packet, packet);
-        if let Some((user, password)) = &self.0.login {
-            options.set_credentials(user, &password.0);
-        }
-        options
     }
 
     // Without an envelope the topic says who sent a message.
@@ -66,11 +59,8 @@ impl Inlet for ClientInlet {
         let seed = pipeline.clock.stamp().monotonic_us;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), seed);
         loop {
-            let error = self.connection(&pipeline, &mut outgoing, stop.clone(), &mut backoff).await;
-            let stopping = *stop.borrow();
-            if stopping {
-                return;
-            }
+            // Returns only if it fails, or as the agent stops.
+            let Err(error) = self.connection(&pipeline, &mut outgoing, &stop, &mut backoff).await else { return };
             let wait = backoff.failed();
             tracing::warn!(host = self.0.host, port = self.0.port, ?wait, "no connection to the broker: {error}");
             tokio::select! {
@@ -81,230 +71,230 @@ impl Inlet for ClientInlet {
     }
 }
 
-/// What is to be told to the broker, beside publishes.
-enum Note {
-    /// It accepted the connection.
-    Connected,
-    /// It sent a message of QoS 1; all messages are numbered.
-    Received { number: u64, packet: u16 },
-    /// The message with this number is on disk.
-    Committed { number: u64 },
-}
-
 impl ClientInlet {
-    // Lives as long as one connection; answers why it ended.
+    // Lives as long as one connection; an error says why it ended.
     async fn connection(
         &self,
         pipeline: &Arc<Pipeline>,
         outgoing: &mut mpsc::Receiver<Outgoing>,
-        stop: watch::Receiver<bool>,
+        stop: &watch::Receiver<bool>,
         backoff: &mut Backoff,
-    ) -> ConnectionError {
-        let (client, mut events) = AsyncClient::new(self.options(), usize::from(limits::CLIENT_INFLIGHT));
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        events.set_network_options(network);
-        let confirmations = Mutex::new(Confirmations::default());
-        let (notes, mut noted) = mpsc::unbounded_channel();
-        let requests = Requests {
-            client,
-            pipeline: pipeline.clone(),
-            confirmations: &confirmations,
-            subscribed: BTreeSet::new(),
-            unacknowledged: VecDeque::new(),
+    ) -> Result<(), WireError> {
+        let mut stopping = stop.clone();
+        let accepted = tokio::select! {
+            accepted = wire::connect(&self.0) => accepted?,
+            () = stopped(&mut stopping) => return Ok(()),
         };
-        // Requests wait for room in the client's queue, which only polling makes: the two must not wait for each other.
+        backoff.succeeded();
+        let session_present = accepted.session_present;
+        tracing::info!(host = self.0.host, session_present, "connected to the broker");
+        let connection = Arc::new(Connection::default());
+        let writing = Writing {
+            connection: connection.clone(),
+            stream: accepted.write,
+            bytes: BytesMut::new(),
+            unconfirmed: Vec::new(),
+            subscribed: BTreeSet::new(),
+        };
+        // Acknowledgements go out while what comes waits for room in the pipeline, which acknowledgements make.
         tokio::select! {
-            error = self.poll(pipeline, &mut events, &confirmations, notes, stop.clone(), backoff) => error,
-            () = requests.serve(outgoing, &mut noted, stop) => ConnectionError::RequestsDone,
+            error = self.read(pipeline, accepted.packets, &connection, stop) => Err(error),
+            written = writing.run(pipeline, outgoing, stopping) => written,
+            () = connection.not_kept.notified() => Err(WireError::NotKept),
         }
     }
 
-    async fn poll(
+    // Takes in what comes, until the connection is of no more use.
+    async fn read(
         &self,
         pipeline: &Arc<Pipeline>,
-        events: &mut EventLoop,
-        confirmations: &Mutex<Confirmations>,
-        notes: mpsc::UnboundedSender<Note>,
-        stop: watch::Receiver<bool>,
-        backoff: &mut Backoff,
-    ) -> ConnectionError {
-        let mut number = 0;
+        mut packets: Packets<OwnedReadHalf>,
+        connection: &Arc<Connection>,
+        stop: &watch::Receiver<bool>,
+    ) -> WireError {
         loop {
-            let event = match events.poll().await {
-                Ok(event) => event,
+            match packets.next().await {
                 Err(error) => return error,
-            };
-            match event {
-                Event::Incoming(Incoming::ConnAck(ack)) => {
-                    backoff.succeeded();
-                    tracing::info!(
-                        host = self.0.host,
-                        session_present = ack.session_present,
-                        "connected to the broker"
-                    );
-                    let _ = notes.send(Note::Connected);
-                }
                 // What comes while the agent stops is not acknowledged, and so comes again.
-                Event::Incoming(Incoming::Publish(_)) if *stop.borrow() => {}
-                Event::Incoming(Incoming::Publish(publish)) => {
+                Ok(Packet::Publish(_)) if *stop.borrow() => {}
+                Ok(Packet::Publish(publish)) => {
+                    let acknowledge: Acknowledge = match publish.qos {
+                        QoS::AtMostOnce => Box::new(|_| {}),
+                        QoS::AtLeastOnce => {
+                            let number = locked(&connection.inbound).came(publish.pkid);
+                            let owed = Owed { connection: Some(connection.clone()), number };
+                            Box::new(move |settled| owed.committed(settled))
+                        }
+                        // A subscription that somebody else made under this client_id; the agent's are of QoS 1.
+                        QoS::ExactlyOnce => {
+                            return WireError::Unexpected(
+                                "QoS 2, to which only another client can have subscribed; take another client_id",
+                            );
+                        }
+                    };
                     let topic: Arc<str> = publish.topic.into();
                     let sender = Sender::Claimed(self.device(&topic));
                     // This client speaks MQTT 3.1.1, which has no user properties.
                     let arrival = Arrival { sender, topic, payload: publish.payload, properties: Vec::new() };
-                    let acknowledge: Acknowledge = if publish.qos == QoS::AtMostOnce {
-                        Box::new(|_| {})
-                    } else {
-                        number += 1;
-                        let _ = notes.send(Note::Received { number, packet: publish.pkid });
-                        let notes = notes.clone();
-                        // A connection that is gone acknowledges nothing; the broker sends again.
-                        Box::new(move |_| drop(notes.send(Note::Committed { number })))
-                    };
                     super::take(pipeline, &self.0.mapping, arrival, acknowledge).await;
                 }
-                Event::Incoming(Incoming::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+                Ok(Packet::PubAck(ack)) => locked(&connection.outbound).acknowledged(ack.pkid),
+                Ok(Packet::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
                     tracing::error!("the broker refused a subscription; look at its access rules for this client");
                 }
-                Event::Incoming(Incoming::PubAck(ack)) => locked(confirmations).acknowledged(ack.pkid),
-                Event::Outgoing(rumqttc::Outgoing::Publish(packet)) => locked(confirmations).sent(packet),
-                _ => {}
+                Ok(Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp) => {}
+                Ok(_) => return WireError::Unexpected("none that a broker sends to a client like this"),
             }
         }
     }
 }
 
-fn locked(confirmations: &Mutex<Confirmations>) -> std::sync::MutexGuard<'_, Confirmations> {
-    confirmations.lock().unwrap_or_else(PoisonError::into_inner)
+/// What reading and writing a connection share, and those who wait for something to come of it.
+#[derive(Debug, Default)]
+struct Connection {
+    inbound: Mutex<Inbound>,
+    outbound: Mutex<Outbound>,
+    /// Something that came may be acknowledged.
+    acknowledge: Notify,
+    /// Something that came is not acknowledged, and never will be.
+    not_kept: Notify,
 }
 
-/// Who waits for the PUBACK of which packet.
-#[derive(Default)]
-struct Confirmations {
-    // Handed to the client, which sends them in this order and then says which packet identifier each got.
-    unsent: VecDeque<oneshot::Sender<()>>,
-    unacknowledged: HashMap<u16, oneshot::Sender<()>>,
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Confirmations {
-    fn sent(&mut self, packet: u16) {
-        let Some(taken) = self.unsent.pop_front() else { return };
-        if packet == 0 {
-            // QoS 0: that is all there is to know.
-            let _ = taken.send(());
-        } else {
-            self.unacknowledged.insert(packet, taken);
-        }
-    }
-
-    fn acknowledged(&mut self, packet: u16) {
-        if let Some(taken) = self.unacknowledged.remove(&packet) {
-            let _ = taken.send(());
-        }
-    }
-}
-
-/// All that is asked of the client.
-struct Requests<'a> {
-    client: AsyncClient,
-    pipeline: Arc<Pipeline>,
-    confirmations: &'a Mutex<Confirmations>,
-    subscribed: BTreeSet<Filter>,
-    // In the order received, for so they must be acknowledged (MQTT 3.1.1, section 4.6).
-    unacknowledged: VecDeque<Received>,
-}
-
-struct Received {
+/// The acknowledgement of one message. Dropped unused, the connection ends, so that the broker sends it again.
+struct Owed {
+    connection: Option<Arc<Connection>>,
     number: u64,
-    packet: u16,
-    committed: bool,
+}
+
+impl Owed {
+    // A connection that is gone acknowledges nothing; the broker sends again.
+    fn committed(mut self, _: Settled) {
+        if let Some(connection) = self.connection.take()
+            && locked(&connection.inbound).committed(self.number)
+        {
+            connection.acknowledge.notify_one();
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.not_kept.notify_one();
+        }
+    }
 }
 
 /// How long a stop waits for what is in flight.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
-impl Requests<'_> {
-    // Until the client is gone, or everything in flight was acknowledged after a stop.
-    async fn serve(
+/// All that is sent.
+struct Writing {
+    connection: Arc<Connection>,
+    stream: OwnedWriteHalf,
+    // What goes out next.
+    bytes: BytesMut,
+    // Publishes of QoS 0 among that: for them, to be sent is to be taken.
+    unconfirmed: Vec<oneshot::Sender<()>>,
+    subscribed: BTreeSet<Filter>,
+}
+
+impl Writing {
+    // Until everything that came was acknowledged after a stop.
+    async fn run(
         mut self,
+        pipeline: &Pipeline,
         outgoing: &mut mpsc::Receiver<Outgoing>,
-        noted: &mut mpsc::UnboundedReceiver<Note>,
         mut stop: watch::Receiver<bool>,
-    ) {
-        let mut connected = false;
-        let served: Result<(), ClientError> = async {
-            loop {
-                let pipeline = self.pipeline.clone();
-                let changed = pipeline.plan_changed.notified();
-                tokio::select! {
-                    () = stopped(&mut stop) => break,
-                    () = changed => if connected { self.subscribe().await? },
-                    Some(note) = noted.recv() => {
-                        connected |= matches!(note, Note::Connected);
-                        self.note(note).await?;
-                    }
-                    // Before the connection stands nothing is taken that would be lost with it.
-                    Some(next) = outgoing.recv(), if connected => self.publish(next).await?,
+    ) -> Result<(), WireError> {
+        let connection = self.connection.clone();
+        let mut pings = interval(PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Before the plan is looked at, so that no change of it is missed.
+        let mut changed = pin!(pipeline.plan_changed.notified());
+        self.subscribe(pipeline)?;
+        let mut batch = Vec::with_capacity(limits::PUBLISHES_IN_FLIGHT);
+        loop {
+            self.send().await?;
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                () = &mut changed => {
+                    changed.set(pipeline.plan_changed.notified());
+                    self.subscribe(pipeline)?;
                 }
+                () = connection.acknowledge.notified() => {}
+                // With its last sender the agent is gone.
+                received = outgoing.recv_many(&mut batch, limits::PUBLISHES_IN_FLIGHT), if !outgoing.is_closed() => {
+                    debug_assert_eq!(received, batch.len());
+                    for next in batch.drain(..) {
+                        self.publish(next)?;
+                    }
+                }
+                _ = pings.tick() => written(PingReq.write(&mut self.bytes))?,
             }
-            let deadline = Instant::now() + STOP_WAIT;
-            while !self.unacknowledged.is_empty() {
-                let Ok(Some(note)) = timeout_at(deadline, noted.recv()).await else { break };
-                self.note(note).await?;
+        }
+        let deadline = Instant::now() + STOP_WAIT;
+        self.send().await?;
+        while !locked(&connection.inbound).is_empty() {
+            if timeout_at(deadline, connection.acknowledge.notified()).await.is_err() {
+                break;
             }
-            self.client.disconnect().await
+            self.send().await?;
         }
-        .await;
-        if served.is_ok() {
-            // The disconnect goes out by polling, which then ends this connection; until then there is nothing to do.
-            tokio::time::sleep(STOP_WAIT).await;
-        }
+        written(Disconnect.write(&mut self.bytes))?;
+        self.send().await?;
+        Ok(self.stream.shutdown().await?)
     }
 
-    async fn note(&mut self, note: Note) -> Result<(), ClientError> {
-        match note {
-            Note::Connected => self.subscribe().await,
-            Note::Received { number, packet } => {
-                self.unacknowledged.push_back(Received { number, packet, committed: false });
-                Ok(())
-            }
-            Note::Committed { number } => {
-                let at = self.unacknowledged.partition_point(|received| received.number < number);
-                if let Some(received) = self.unacknowledged.get_mut(at).filter(|received| received.number == number) {
-                    received.committed = true;
-                }
-                while let Some(received) = self.unacknowledged.pop_front_if(|received| received.committed) {
-                    let mut publish = rumqttc::Publish::new("", QoS::AtLeastOnce, Vec::new());
-                    publish.pkid = received.packet;
-                    self.client.ack(&publish).await?;
-                }
-                Ok(())
-            }
+    // All that waits to be sent, at one go.
+    async fn send(&mut self) -> Result<(), WireError> {
+        locked(&self.connection.inbound).acknowledge(&mut self.bytes).map_err(WireError::TooLarge)?;
+        self.stream.write_all_buf(&mut self.bytes).await?;
+        for taken in self.unconfirmed.drain(..) {
+            // Whoever waited may be gone, as the agent stops.
+            let _ = taken.send(());
         }
+        Ok(())
     }
 
     // Brings the subscriptions to what the functions listen to.
-    async fn subscribe(&mut self) -> Result<(), ClientError> {
-        let wanted: BTreeSet<Filter> = self.pipeline.plan().filters().into_iter().collect();
+    fn subscribe(&mut self, pipeline: &Pipeline) -> Result<(), WireError> {
+        let wanted: BTreeSet<Filter> = pipeline.plan().filters().into_iter().collect();
         let new: Vec<SubscribeFilter> = wanted
             .difference(&self.subscribed)
             .map(|filter| SubscribeFilter::new(filter.to_string(), QoS::AtLeastOnce))
             .collect();
         if !new.is_empty() {
-            self.client.subscribe_many(new).await?;
+            let mut subscribe = Subscribe::new_many(new);
+            subscribe.pkid = locked(&self.connection.outbound).identifier();
+            written(subscribe.write(&mut self.bytes))?;
         }
-        for old in self.subscribed.difference(&wanted) {
-            self.client.unsubscribe(old.as_str()).await?;
+        let old: Vec<String> = self.subscribed.difference(&wanted).map(Filter::to_string).collect();
+        if !old.is_empty() {
+            let pkid = locked(&self.connection.outbound).identifier();
+            written(Unsubscribe { pkid, topics: old }.write(&mut self.bytes))?;
         }
         self.subscribed = wanted;
         Ok(())
     }
 
-    async fn publish(&mut self, Outgoing { publish, taken }: Outgoing) -> Result<(), ClientError> {
+    fn publish(&mut self, Outgoing { publish, taken }: Outgoing) -> Result<(), WireError> {
         // QoS 2 would need the broker to remember packet identifiers beyond a connection, and so would this client; it
         // is sent as QoS 1, for a publish of a function is at least once in any case.
         let qos = if publish.flags.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        locked(self.confirmations).unsent.push_back(taken);
-        self.client.publish(publish.topic.as_ref(), qos, publish.flags.retain, publish.payload.as_ref()).await
+        let mut packet = Publish::new(publish.topic.as_ref(), qos, publish.payload.as_ref());
+        packet.retain = publish.flags.retain;
+        if qos == QoS::AtMostOnce {
+            self.unconfirmed.push(taken);
+        } else {
+            let mut outbound = locked(&self.connection.outbound);
+            packet.pkid = outbound.identifier();
+            outbound.sent(packet.pkid, taken);
+        }
+        written(packet.write(&mut self.bytes))
     }
 }
