@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// Why the database cannot be used.
@@ -254,6 +255,8 @@ fn configure(connection: &Connection) -> Result<(), OpenError> {
     // A backup by SQLite's own tool may hold a lock for a moment.
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Otherwise a statement with a bound LIMIT is prepared anew each time that it has another.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // 16 MiB of pages: the indices' inner pages of some ten million records.
     connection.pragma_update(None, "cache_size", -16_384)?;
     Ok(())

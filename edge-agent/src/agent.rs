@@ -240,13 +240,17 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers, outgoing));
     let stop = either(stop, found_damaged.clone());
 
+    // As a task: this here runs on a thread of its own, which would be woken by another one for each packet.
     match config.mqtt {
         Mqtt::Listen(listen) => {
             let inlet = BrokerInlet::bind(&listen, epoch.0).await?;
             sources.broker.get_or_init(|| inlet.handle());
-            inlet.run(pipeline.clone(), outgoing_receiver, stop).await;
+            tokio::spawn(inlet.run(pipeline.clone(), outgoing_receiver, stop)).await?;
         }
-        Mqtt::Connect(connect) => ClientInlet::new(connect).run(pipeline.clone(), outgoing_receiver, stop).await,
+        Mqtt::Connect(connect) => {
+            let inlet = ClientInlet::new(connect);
+            tokio::spawn(inlet.run(pipeline.clone(), outgoing_receiver, stop)).await?;
+        }
     }
     tracing::info!("stopping: nothing new is taken, what is in flight is settled");
     tasks.shutdown().await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::Backoff;
-use agent_store::{Committed, ErrorKind, Reader, Write};
+use agent_store::{Committed, ErrorKind, Publish, Reader, Write};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,21 +18,16 @@ use crate::pipeline::writer::{Sender, Wakers};
 pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, inlet: mpsc::Sender<Outgoing>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10), 0);
     let mut window = Window { may_be_more: true, ..Window::default() };
+    let mut committed = wakers.publishes.subscribe();
     // The store hears of what was taken while the next ones are on their way.
     let mut telling: Option<Telling> = None;
     loop {
         let room = window.room();
-        if room > 0 {
-            match tokio::task::block_in_place(|| reader.publishes(window.last(), room)) {
-                Ok(batch) => {
-                    window.may_be_more = !batch.is_empty();
-                    for publish in batch {
-                        let (taken, answer) = oneshot::channel();
-                        window.waiting.push_back((publish.id, Some(answer)));
-                        if inlet.send(Outgoing { publish, taken }).await.is_err() {
-                            return;
-                        }
-                    }
+        if room > 0 && window.ahead.is_empty() {
+            match tokio::task::block_in_place(|| reader.publishes(window.last(), limits::PUBLISHES_READ)) {
+                Ok(read) => {
+                    window.may_be_more = !read.is_empty();
+                    window.ahead = read.into();
                 }
                 Err(error) => {
                     let wait = backoff.failed();
@@ -46,9 +41,17 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
                 }
             }
         }
+        for _ in 0..room {
+            let Some(publish) = window.ahead.pop_front() else { break };
+            let (taken, answer) = oneshot::channel();
+            window.waiting.push_back((publish.id, Some(answer)));
+            if inlet.send(Outgoing { publish, taken }).await.is_err() {
+                return;
+            }
+        }
         if telling.is_none() && window.told < window.taken {
             window.told = window.taken;
-            telling = Some(Box::pin(writer.write(vec![Write::Published { up_to: window.taken }])));
+            telling = Some(Box::pin(writer.note(vec![Write::Published { up_to: window.taken }])));
         }
         let went_well = tokio::select! {
             taken = window.next() => taken,
@@ -57,7 +60,8 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
                 // What was taken stays so; the store hears of it with the next one.
                 told
             }
-            () = wakers.publishes.notified() => {
+            // The sender is among the wakers, which are here.
+            _ = committed.changed() => {
                 window.may_be_more = true;
                 continue;
             }
@@ -81,7 +85,7 @@ async fn told(telling: &mut Option<Telling>) -> bool {
     }
 }
 
-/// So many are handed over together, for each time costs a query; until then, the others are on their way.
+/// So many are handed over together, for each time costs a change of threads; until then, the others are on their way.
 const BATCH: usize = limits::PUBLISHES_IN_FLIGHT / 2;
 
 /// What is on its way, in order.
@@ -89,6 +93,8 @@ const BATCH: usize = limits::PUBLISHES_IN_FLIGHT / 2;
 struct Window {
     // Without a receiver: it was taken.
     waiting: VecDeque<(u64, Option<oneshot::Receiver<()>>)>,
+    // Those that come next, as far as they were read.
+    ahead: VecDeque<Publish>,
     // Everything up to here was taken.
     taken: u64,
     // And the store was told so.
@@ -105,7 +111,7 @@ impl Window {
     // How many may be handed over now.
     fn room(&self) -> usize {
         let room = limits::PUBLISHES_IN_FLIGHT - self.waiting.len();
-        if self.may_be_more && room >= BATCH { room } else { 0 }
+        if (self.may_be_more || !self.ahead.is_empty()) && room >= BATCH { room } else { 0 }
     }
 
     // Whether those that are waited for were taken, `taken` being ahead then. Never, if none is on its way.
@@ -147,6 +153,7 @@ impl Window {
     // What follows one that was not taken is sent again, too, and stays behind it.
     fn start_over(&mut self) {
         self.waiting.clear();
+        self.ahead.clear();
         self.told = 0;
         self.may_be_more = true;
     }

@@ -30,6 +30,13 @@ pub const LANE_MEMORY: MemoryLimits = MemoryLimits { lane: 4 << 20, idle: 16 << 
 /// pipeline as events of one source, so this must stay below the deduplication's window.
 pub const PUBLISHES_IN_FLIGHT: usize = 64;
 
+/// Publishes that are read together, when so many wait: to read is to leave the runtime's threads for a moment.
+pub const PUBLISHES_READ: usize = 512;
+
+/// How long the store may not know that a publish was taken: so much goes out once more after a power failure. Most of it is
+/// noted with the next commit of events, and costs none of its own.
+pub const NOTE_WAIT: Duration = Duration::from_millis(20);
+
 /// Records that are looked at at once when some must go: they are dropped in one commit, which the commit of others waits
 /// for, some 10 ms.
 pub const CANDIDATES: usize = 1_024;

@@ -82,9 +82,26 @@ pub struct Pipeline {
 
 struct LanesState {
     lanes: Lanes<Job>,
-    // Workers that wait for work: waking nobody is a system call, too.
+    // Workers that wait for work, and how many of them were woken and have not come yet: waking is a system call.
     idle: usize,
+    woken: usize,
     stopping: bool,
+}
+
+impl LanesState {
+    // How many workers are to be woken for so many lanes that may have something to do. Those that are on their way take of
+    // it what they find.
+    fn wake(&mut self, lanes: usize) -> usize {
+        let wake = lanes.min(self.idle - self.woken);
+        self.woken += wake;
+        wake
+    }
+
+    // A worker waits no more. If it woke by itself it counts as one that was woken; that one finds another's work or none.
+    fn rested(&mut self) {
+        self.idle -= 1;
+        self.woken = self.woken.saturating_sub(1);
+    }
 }
 
 /// One function's part in one event.
@@ -137,7 +154,12 @@ impl Pipeline {
         blobs: Arc<Blobs>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            lanes: Mutex::new(LanesState { lanes: Lanes::new(limits::LANE_MEMORY), idle: 0, stopping: false }),
+            lanes: Mutex::new(LanesState {
+                lanes: Lanes::new(limits::LANE_MEMORY),
+                idle: 0,
+                woken: 0,
+                stopping: false,
+            }),
             work: Condvar::new(),
             plan: ArcSwap::default(),
             plan_changed: Notify::new(),
@@ -182,20 +204,16 @@ impl Pipeline {
     }
 
     fn push<'a>(&self, slots: impl ExactSizeIterator<Item = &'a Arc<Slot>>, event: &Arc<InFlight>) {
-        let one = slots.len() == 1;
+        let jobs = slots.len();
         let mut state = self.lanes();
         for slot in slots {
             let partition = slot.active.load().current.partition_of(&event.event);
             let key = LaneKey { function: slot.id, partition: partition.clone() };
             state.lanes.push(key, Job { slot: slot.clone(), partition, event: event.clone() });
         }
-        let idle = state.idle;
+        let wake = state.wake(jobs);
         drop(state);
-        match idle {
-            0 => {}
-            _ if one => self.work.notify_one(),
-            _ => self.work.notify_all(),
-        }
+        (0..wake).for_each(|_| self.work.notify_one());
     }
 
     /// Puts an event that cannot be handled into the dead letters, and acknowledges it when it is there.
@@ -258,7 +276,7 @@ impl Pipeline {
             }
             state.idle += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.idle -= 1;
+            state.rested();
         }
     }
 
@@ -278,12 +296,10 @@ impl Pipeline {
         for (&lane, &runs) in lanes {
             state.lanes.committed(lane, runs);
         }
-        let idle = state.idle;
-        drop(state);
         // A lane that waited for its commit may run again.
-        if idle > 0 {
-            self.work.notify_all();
-        }
+        let wake = state.wake(lanes.len());
+        drop(state);
+        (0..wake).for_each(|_| self.work.notify_one());
     }
 
     // Drops every event that is not on disk; none of them was acknowledged.
@@ -328,5 +344,21 @@ impl InFlight {
             acknowledge(std::mem::take(&mut self.settled()));
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_woken_once_and_every_lane_finds_one() {
+        let lanes = Lanes::new(limits::LANE_MEMORY);
+        let mut state = LanesState { lanes, idle: 2, woken: 0, stopping: false };
+        assert_eq!((state.wake(1), state.wake(3), state.wake(1)), (1, 1, 0));
+        // One has come and waits again: it found nothing, and what comes now is for it.
+        state.rested();
+        state.idle += 1;
+        assert_eq!((state.wake(1), state.wake(1)), (1, 0));
     }
 }

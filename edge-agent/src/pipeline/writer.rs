@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_core::lanes::LaneId;
 use agent_core::retention::Refused;
@@ -16,7 +16,7 @@ use agent_store::{
 use sync_protocol::dead::INLET;
 use sync_protocol::records::Stamp;
 use sync_protocol::usage::Counts;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::{InFlight, Job, Pipeline};
 use crate::blobs::Stored;
@@ -155,6 +155,8 @@ enum Message {
     Finished(Box<Finished>),
     Abandoned(Abandoned),
     Write(Vec<Write>, oneshot::Sender<Committed>),
+    // The same, and there is no haste.
+    Note(Vec<Write>, oneshot::Sender<Committed>),
     Function(String, oneshot::Sender<FunctionId>),
     Stop,
 }
@@ -198,6 +200,14 @@ impl Sender {
         async { answer.await.ok() }
     }
 
+    /// As [`write`](Self::write), together with what others write: by themselves these are only written after
+    /// [`NOTE_WAIT`](limits::NOTE_WAIT).
+    pub fn note(&self, writes: Vec<Write>) -> impl Future<Output = Option<Committed>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Note(writes, reply));
+        async { answer.await.ok() }
+    }
+
     /// The number of a function, which is made if there is none. `None` as for [`write`](Self::write).
     pub async fn function(&self, name: &str) -> Option<FunctionId> {
         let (reply, answer) = oneshot::channel();
@@ -216,8 +226,8 @@ impl Sender {
 pub struct Wakers {
     /// There are new records.
     pub records: Notify,
-    /// There are new publishes.
-    pub publishes: Notify,
+    /// The highest number of a publish.
+    pub publishes: watch::Sender<u64>,
     /// There are messages.
     pub messages: Notify,
     /// There may be HTTP requests to be sent.
@@ -331,22 +341,32 @@ struct Group {
 
 impl Group {
     // Takes all messages that wait, within the bound, and waits for the first one if so told; true if it is time to stop.
-    fn gather(&mut self, receiver: &mpsc::Receiver<Message>, wait: bool) -> bool {
-        let mut next = if wait { receiver.recv().ok() } else { receiver.try_recv().ok() };
-        while let Some(message) = next {
+    fn gather(&mut self, receiver: &mpsc::Receiver<Message>, mut wait: bool) -> bool {
+        // How long what is there can wait.
+        let mut until = None;
+        loop {
+            let next = match until {
+                _ if !wait => receiver.try_recv().ok(),
+                None => receiver.recv().ok(),
+                Some(until) => receiver.recv_timeout(Instant::saturating_duration_since(&until, Instant::now())).ok(),
+            };
+            let Some(message) = next else { return false };
+            wait &= matches!(message, Message::Note(..));
             match message {
                 Message::Finished(finished) => self.outcomes.push(*finished),
                 Message::Abandoned(error) => self.abandoned = Some(error),
                 Message::Write(writes, reply) => self.requests.push((writes, reply)),
+                Message::Note(writes, reply) => {
+                    self.requests.push((writes, reply));
+                    until.get_or_insert_with(|| Instant::now() + limits::NOTE_WAIT);
+                }
                 Message::Function(name, reply) => self.functions.push((name, reply)),
                 Message::Stop => return true,
             }
             if self.outcomes.len() + self.requests.len() >= limits::GROUP {
                 return false;
             }
-            next = receiver.try_recv().ok();
         }
-        false
     }
 
     fn commit(&mut self, pipeline: &Pipeline, store: &mut Store) -> Result<Committed, Abandoned> {
@@ -392,10 +412,40 @@ impl Group {
             let _ = reply.send(*committed);
         }
         wakers.records.notify_one();
-        wakers.publishes.notify_one();
+        wakers
+            .publishes
+            .send_if_modified(|highest| std::mem::replace(highest, committed.publishes) != committed.publishes);
         if committed.messages > 0 {
             wakers.messages.notify_one();
             wakers.requests.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTE: Write = Write::Published { up_to: 1 };
+
+    #[test]
+    fn a_note_is_written_with_others_or_after_a_while() {
+        let (sender, receiver) = channel();
+        let gathered = |wait| {
+            let (mut group, began) = (Group::default(), Instant::now());
+            assert!(!group.gather(&receiver.0, wait));
+            (group.requests.len(), began.elapsed() >= limits::NOTE_WAIT)
+        };
+        // Whatever comes first, and however long this takes: they share a commit.
+        drop((sender.note(vec![NOTE]), sender.write(Vec::new())));
+        assert_eq!(gathered(true).0, 2);
+        drop((sender.write(Vec::new()), sender.note(vec![NOTE])));
+        assert_eq!(gathered(true).0, 2);
+        drop((sender.note(vec![NOTE]), sender.note(vec![NOTE])));
+        assert_eq!(gathered(true), (2, true));
+        // The store has something to do, and waits for nobody.
+        assert_eq!(gathered(false).0, 0);
+        drop(sender.note(vec![NOTE]));
+        assert_eq!(gathered(false).0, 1);
     }
 }

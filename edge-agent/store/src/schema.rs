@@ -218,6 +218,8 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Cause> {
 fn set_up(connection: &Connection) -> Result<(), Cause> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise a statement with a bound LIMIT is prepared anew each time that it has another.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Without mapping, a bad sector is an error; with it, a signal. Cells are checked so that a damaged page is
     // reported instead of believed.
     connection.execute_batch("PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")?;
