@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_core::deploy::{Step, steps};
 use agent_functions::Engine;
@@ -125,13 +126,16 @@ impl Fleet {
         let deployed = self.deployments.iter().filter(|(name, _)| !self.local.contains(*name));
         let deployed: Vec<_> = deployed.filter_map(|(name, row)| Some((name, row.current.as_ref()?))).collect();
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            let part = |core| {
-                let part = deployed.iter().skip(core).step_by(cores);
+            // Each takes the next one, for a core may have other things to do.
+            let part = || {
+                let take = || deployed.get(next.fetch_add(1, Ordering::Relaxed));
+                let part = std::iter::from_fn(take);
                 part.map(|(name, installed)| ((*name).clone(), self.load(installed))).collect::<Vec<_>>()
             };
-            let others: Vec<_> = (1..cores).map(|core| scope.spawn(move || part(core))).collect();
-            let own = part(0);
+            let others: Vec<_> = (1..cores).map(|_| scope.spawn(part)).collect();
+            let own = part();
             let others =
                 others.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
             own.into_iter().chain(others).collect()

@@ -183,15 +183,19 @@ impl Function {
         self.0.traced.get_or_init(|| backtrace::traced(&self.0.shared, wasm)).as_ref().map_err(String::as_str)
     }
 
-    /// Instantiates once, to see whether it can be.
+    /// Instantiates once, to see whether it can be; the instance waits for the first event.
     pub(crate) fn try_out(&self) -> Result<(), Trap> {
         let mut live = self.live(0);
         self.fuel(&mut live.store, self.0.shared.limits.fuel);
-        match self.instantiate(&mut live.store, &mut NoReads) {
-            Ok(_) => Ok(()),
-            Err(End::Failed(trap)) => Err(trap),
-            Err(End::Abandoned(error)) => Err(self.fault(error.to_string())),
+        live.made = match self.instantiate(&mut live.store, &mut NoReads) {
+            Ok(made) => Some(made),
+            Err(End::Failed(trap)) => return Err(trap),
+            Err(End::Abandoned(error)) => return Err(self.fault(error.to_string())),
+        };
+        if let Some(renewal) = &self.0.renewal {
+            renewal.put(live);
         }
+        Ok(())
     }
 
     fn host(&self, seed: u64) -> Host {

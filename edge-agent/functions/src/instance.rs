@@ -1,10 +1,11 @@
 //! Instances, and how one is made as new for the next event.
 //!
 //! To make an instance takes a third of a short run: the interpreter enters each function of the module into a table. So an
-//! instance whose run went well is set back to what it was before, and kept for the function's next event: its memory and its
-//! globals are as compiled, and the host's side of it is made anew. What else a run may change (a table, the size of the
-//! memory, segments that were dropped) cannot be undone from outside; an instance that did, or might have done, is dropped, as
-//! is one whose run failed. A function cannot tell which sort it got, and takes the same fuel.
+//! instance that was tried out as the function was loaded, and then each one whose run went well, is set back to what it was
+//! before and kept for the function's next event: its memory and its globals are as compiled, and the host's side of it is made
+//! anew. What else a run may change (a table, the size of the memory, segments that were dropped) cannot be undone from
+//! outside; an instance that did, or might have done, is dropped, as is one whose run failed. A function cannot tell which sort
+//! it got, and takes the same fuel.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -301,6 +302,9 @@ mod tests {
         ] {
             assert_eq!(kept(table, check, change), 0, "{change}");
         }
+        let two = "(table 1 funcref) (table 1 funcref) (func $f) (elem (table 1) (i32.const 0) func $f)";
+        let full = "(if (ref.is_null (table.get 1 (i32.const 0))) (then (return (i32.const 5))))";
+        assert_eq!(kept(two, full, "(table.set 1 (i32.const 0) (ref.null func))"), 0);
         let passive = "(data $d \"abc\")";
         assert_eq!(kept(passive, "(memory.init $d (i32.const 0) (i32.const 0) (i32.const 2))", "(data.drop $d)"), 0);
         let reference = "(global $r (mut funcref) (ref.null func)) (func $f) (elem declare func $f)";
@@ -310,6 +314,15 @@ mod tests {
         assert_eq!(kept("(func (export \"edge_v1:global:0\"))", "", ""), 0);
         let many: String = (0..=16).map(|_| "(global (mut i32) (i32.const 0))").collect();
         assert_eq!(kept(&many, "", ""), 0);
+    }
+
+    #[test]
+    fn the_first_event_finds_the_one_with_which_the_function_was_tried_out() {
+        let engine = Engine::new();
+        let function = engine.load(Spec::default(), &module("", "", "unreachable")).unwrap();
+        assert_eq!(spares(&engine), [0]);
+        run(&function);
+        assert!(spares(&engine).is_empty());
     }
 
     #[test]

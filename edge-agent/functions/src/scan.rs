@@ -54,11 +54,13 @@ impl Scan {
     /// Counts a module that was validated.
     pub(crate) fn of(wasm: &[u8]) -> Result<Self, wasmparser::BinaryReaderError> {
         let mut scan = Self::default();
+        let mut tables = 0;
         for payload in Parser::new(0).parse_all(wasm) {
             match payload? {
                 Payload::ImportSection(section) => {
                     scan.add_names(section.count());
                     for import in section {
+                        // A table of others, too, which is not counted below.
                         scan.leaves_traces |= !matches!(import?.ty, TypeRef::Func(_));
                     }
                 }
@@ -84,6 +86,7 @@ impl Scan {
                 Payload::StartSection { .. } => scan.leaves_traces = true,
                 Payload::TableSection(section) => {
                     scan.add_items(section.count());
+                    tables = section.count();
                     for table in section {
                         scan.table_elements = scan.table_elements.saturating_add(table?.ty.initial);
                     }
@@ -119,7 +122,7 @@ impl Scan {
                     }
                     scan.locals = scan.locals.max(locals);
                     scan.growths = scan.growths.max(growths(&body)?);
-                    scan.leaves_traces = scan.leaves_traces || leaves_traces(&body)?;
+                    scan.leaves_traces = scan.leaves_traces || leaves_traces(&body, tables)?;
                 }
                 _ => {}
             }
@@ -199,13 +202,15 @@ fn growths(body: &FunctionBody<'_>) -> Result<usize, wasmparser::BinaryReaderErr
     Ok(growths)
 }
 
-/// Whether a function may change what lies neither in the memory nor in a global: a table, or the segments that are left.
-fn leaves_traces(body: &FunctionBody<'_>) -> Result<bool, wasmparser::BinaryReaderError> {
-    // What looks like it may be something else: memory.copy, memory.fill and conversions have the same first byte, but the
-    // second one of what is looked for is another, unless it is written in more bytes than it needs.
+/// Whether a function may change what lies neither in the memory nor in a global: one of so many tables, or the segments that
+/// are left.
+fn leaves_traces(body: &FunctionBody<'_>, tables: u32) -> Result<bool, wasmparser::BinaryReaderError> {
+    // What looks like it may be something else, and to look at all instructions takes a tenth of a start with many functions.
+    // memory.copy, memory.fill and conversions have the same first byte, but the second one of what is looked for is
+    // another; and table.set names a table. Both unless they are written in more bytes than they need.
     let suspicious = |bytes: &[u8]| match bytes {
         [0xfc, second] => !matches!(second, 0..=7 | 10 | 11),
-        [first, _] => *first == 0x26,
+        [0x26, second] => *second >= 0x80 || u32::from(*second) < tables,
         _ => false,
     };
     if !body.as_bytes().windows(2).any(suspicious) {

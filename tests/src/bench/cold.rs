@@ -17,7 +17,7 @@ pub(super) fn run(settings: &Settings, results: &mut Results) -> Result<()> {
     let starts = starts(settings.runs.max(settings.load(9, 3)))?;
     let row = Row::new("cold/start-100-functions", starts, "ms").goal(Goal::Below(150.0));
     results.push(row.note("from exec to the PUBACK of the first event, its record on disk"));
-    let (first, second) = first_and_second(settings.load(30, 5))?;
+    let (first, second) = first_and_second(settings.load(60, 5))?;
     let row = Row::new("cold/first-event", first, "ms").against("its second event", &second);
     results.push(row.goal(Goal::RatioAtMost(1.2)).note("from PUBLISH to PUBACK, right after the deployment"));
     Ok(())
