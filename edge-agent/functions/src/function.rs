@@ -193,7 +193,7 @@ impl Function {
             Err(End::Abandoned(error)) => return Err(self.fault(error.to_string())),
         };
         if let Some(renewal) = &self.0.renewal {
-            renewal.put(live);
+            renewal.put_first(live);
         }
         Ok(())
     }
