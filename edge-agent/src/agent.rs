@@ -5,11 +5,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agent_core::Backoff;
+use agent_core::{Backoff, dedup};
 use agent_functions::Engine;
 use agent_store::{Store, StreamUsage, Write};
 use anyhow::{Context, Result};
@@ -20,6 +20,7 @@ use sync_protocol::fleet::{
 };
 use sync_protocol::records::StoreEpoch;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::artifacts::Artifacts;
@@ -87,7 +88,7 @@ pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
 /// Runs until `stop` is true and everything in flight is settled.
 ///
 /// # Errors
-/// If it cannot start; nothing was acknowledged then. [`StoreDamaged`] if it is to be started anew.
+/// If it cannot start; what was acknowledged by then is on the disk. [`StoreDamaged`] if it is to be started anew.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     choose_tls();
     let engine = Engine::with_secrets(config.secrets.clone());
@@ -151,21 +152,53 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         deployments,
     )
     .await?;
-    // Of what compiling took, most is free by now.
-    memory::give_back();
+    let status_listener = match config.status {
+        Some(address) => {
+            Some(status::bind(address).await.with_context(|| format!("cannot listen on {address} for the status"))?)
+        }
+        None => None,
+    };
+    let http = match config.http {
+        Some(http) => {
+            let address = http.address;
+            let listener = triggers::http::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} for requests to functions"))?;
+            Some((listener, http))
+        }
+        None => None,
+    };
 
+    // Events are taken from here on, while everything else is set up. By a task, for this here runs on a thread of its own,
+    // which another one would wake for each packet.
+    let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
+    let stop = either(stop, found_damaged.clone());
+    let mut inlet = JoinSet::new();
+    let (broker, unnoted) = match config.mqtt {
+        Mqtt::Listen(listen) => {
+            let own = BrokerInlet::bind(&listen, epoch.0).await?;
+            let handle = own.handle();
+            inlet.spawn(own.run(pipeline.clone(), outgoing_receiver, stop));
+            // What comes back to the gateway's own functions after a power failure must be recognised.
+            (Some(handle), dedup::WINDOW)
+        }
+        Mqtt::Connect(connect) => {
+            inlet.spawn(ClientInlet::new(connect).run(pipeline.clone(), outgoing_receiver, stop));
+            (None, limits::PUBLISHES_UNNOTED)
+        }
+    };
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers.clone(), outgoing, unnoted));
     let (functions, functions_seen) = watch::channel(fleet.report());
-    let mut tasks = tokio::task::JoinSet::new();
     let sources = Arc::new(status::Sources {
         pipeline: pipeline.clone(),
         reader: Mutex::new(status_reader),
         meter: meter.clone(),
-        broker: OnceLock::new(),
+        broker,
         functions: functions_seen,
     });
-    if let Some(address) = config.status {
-        let listener =
-            status::bind(address).await.with_context(|| format!("cannot listen on {address} for the status"))?;
+    if let Some(listener) = status_listener {
         tasks.spawn(status::serve(listener, sources.clone()));
     }
     let turn = OutboxTurn::default();
@@ -220,37 +253,23 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         reader: request_reader,
         epoch,
         writer: sender.clone(),
-        wakers: wakers.clone(),
+        wakers,
         pipeline: pipeline.clone(),
         client: Arc::new(client),
     };
     tasks.spawn(requests.run());
-    if let Some(http) = config.http {
-        let address = http.address;
-        let listener = triggers::http::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address} for requests to functions"))?;
+    if let Some((listener, http)) = http {
         let transfers = Transfers::new(pipeline.clone(), sender.clone(), transfer_reader);
         tasks.spawn(triggers::http::serve(listener, http, pipeline.clone(), transfers));
     }
     for watch in config.watches {
         tasks.spawn(Watch::new(watch, pipeline.clone(), sender.clone(), &mut watch_reader)?.run());
     }
-    let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
-    tasks.spawn(dispatcher::dispatch(dispatch_reader, sender.clone(), wakers, outgoing));
-    let stop = either(stop, found_damaged.clone());
+    // Of what compiling took, most is free by now.
+    memory::give_back();
 
-    // As a task: this here runs on a thread of its own, which would be woken by another one for each packet.
-    match config.mqtt {
-        Mqtt::Listen(listen) => {
-            let inlet = BrokerInlet::bind(&listen, epoch.0).await?;
-            sources.broker.get_or_init(|| inlet.handle());
-            tokio::spawn(inlet.run(pipeline.clone(), outgoing_receiver, stop)).await?;
-        }
-        Mqtt::Connect(connect) => {
-            let inlet = ClientInlet::new(connect);
-            tokio::spawn(inlet.run(pipeline.clone(), outgoing_receiver, stop)).await?;
-        }
+    while let Some(ended) = inlet.join_next().await {
+        ended?;
     }
     tracing::info!("stopping: nothing new is taken, what is in flight is settled");
     tasks.shutdown().await;

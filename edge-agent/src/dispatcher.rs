@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::Backoff;
-use agent_store::{Committed, ErrorKind, Publish, Reader, Write};
+use agent_store::{ErrorKind, Publish, Reader, Write};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,10 +14,17 @@ use crate::inlet::Outgoing;
 use crate::limits;
 use crate::pipeline::writer::{Sender, Wakers};
 
-/// Hands publishes over until the inlet is gone.
-pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, inlet: mpsc::Sender<Outgoing>) {
+/// Hands publishes over until the inlet is gone: none that is more than `unnoted` after the last one of which the store knows
+/// that it was taken, for so many go out again after a power failure.
+pub async fn dispatch(
+    mut reader: Reader,
+    writer: Sender,
+    wakers: Arc<Wakers>,
+    inlet: mpsc::Sender<Outgoing>,
+    unnoted: u64,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10), 0);
-    let mut window = Window { may_be_more: true, ..Window::default() };
+    let mut window = Window::new(unnoted);
     let mut committed = wakers.publishes.subscribe();
     // The store hears of what was taken while the next ones are on their way.
     let mut telling: Option<Telling> = None;
@@ -25,10 +32,7 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
         let room = window.room();
         if room > 0 && window.ahead.is_empty() {
             match tokio::task::block_in_place(|| reader.publishes(window.last(), limits::PUBLISHES_READ)) {
-                Ok(read) => {
-                    window.may_be_more = !read.is_empty();
-                    window.ahead = read.into();
-                }
+                Ok(read) => window.read(read),
                 Err(error) => {
                     let wait = backoff.failed();
                     tracing::error!(?wait, "cannot read what functions published: {error}");
@@ -41,7 +45,7 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
                 }
             }
         }
-        for _ in 0..room {
+        for _ in 0..window.room() {
             let Some(publish) = window.ahead.pop_front() else { break };
             let (taken, answer) = oneshot::channel();
             window.waiting.push_back((publish.id, Some(answer)));
@@ -50,15 +54,15 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
             }
         }
         if telling.is_none() && window.told < window.taken {
-            window.told = window.taken;
-            telling = Some(Box::pin(writer.note(vec![Write::Published { up_to: window.taken }])));
+            telling = Some(tell(&writer, window.taken, window.is_pressing()));
         }
         let went_well = tokio::select! {
             taken = window.next() => taken,
             told = told(&mut telling) => {
                 telling = None;
-                // What was taken stays so; the store hears of it with the next one.
-                told
+                // What was taken stays so; if the store has not heard of it, it does with the next one.
+                window.told = told.unwrap_or(window.told);
+                told.is_some()
             }
             // The sender is among the wakers, which are here.
             _ = committed.changed() => {
@@ -75,12 +79,25 @@ pub async fn dispatch(mut reader: Reader, writer: Sender, wakers: Arc<Wakers>, i
     }
 }
 
-type Telling = Pin<Box<dyn Future<Output = Option<Committed>> + Send>>;
+/// What the store knows then; `None` if it failed.
+type Telling = Pin<Box<dyn Future<Output = Option<u64>> + Send>>;
 
-// Whether the store took it. Never, if nothing is told.
-async fn told(telling: &mut Option<Telling>) -> bool {
+// In most cases with what others write, which costs no commit of its own.
+fn tell(writer: &Sender, up_to: u64, pressing: bool) -> Telling {
+    let write = vec![Write::Published { up_to }];
+    if pressing {
+        let written = writer.write(write);
+        Box::pin(async move { written.await.map(|_| up_to) })
+    } else {
+        let written = writer.note(write);
+        Box::pin(async move { written.await.map(|_| up_to) })
+    }
+}
+
+// What came of it. Never, if nothing is told.
+async fn told(telling: &mut Option<Telling>) -> Option<u64> {
     match telling {
-        Some(telling) => telling.await.is_some(),
+        Some(telling) => telling.await,
         None => std::future::pending().await,
     }
 }
@@ -89,20 +106,35 @@ async fn told(telling: &mut Option<Telling>) -> bool {
 const BATCH: usize = limits::PUBLISHES_IN_FLIGHT / 2;
 
 /// What is on its way, in order.
-#[derive(Default)]
 struct Window {
+    // How far it may be ahead of what the store knows.
+    unnoted: u64,
     // Without a receiver: it was taken.
     waiting: VecDeque<(u64, Option<oneshot::Receiver<()>>)>,
     // Those that come next, as far as they were read.
     ahead: VecDeque<Publish>,
     // Everything up to here was taken.
     taken: u64,
-    // And the store was told so.
+    // And the store knows that.
     told: u64,
     may_be_more: bool,
 }
 
 impl Window {
+    fn new(unnoted: u64) -> Self {
+        Self { unnoted, waiting: VecDeque::new(), ahead: VecDeque::new(), taken: 0, told: 0, may_be_more: true }
+    }
+
+    // These come next.
+    fn read(&mut self, publishes: Vec<Publish>) {
+        // What is before the first one that waits is not in the store any more.
+        if let Some(first) = publishes.first().filter(|_| self.taken == 0) {
+            (self.taken, self.told) = (first.id - 1, first.id - 1);
+        }
+        self.may_be_more = !publishes.is_empty();
+        self.ahead = publishes.into();
+    }
+
     // The last one that was handed over and not given up.
     fn last(&self) -> u64 {
         self.waiting.back().map_or(self.taken, |(id, _)| *id)
@@ -110,8 +142,14 @@ impl Window {
 
     // How many may be handed over now.
     fn room(&self) -> usize {
-        let room = limits::PUBLISHES_IN_FLIGHT - self.waiting.len();
+        let unnoted = (self.told + self.unnoted).saturating_sub(self.last());
+        let room = (limits::PUBLISHES_IN_FLIGHT - self.waiting.len()).min(unnoted as usize);
         if (self.may_be_more || !self.ahead.is_empty()) && room >= BATCH { room } else { 0 }
+    }
+
+    // Whether there would soon be no room if the store did not hear of what was taken.
+    fn is_pressing(&self) -> bool {
+        self.taken - self.told >= self.unnoted / 2
     }
 
     // Whether those that are waited for were taken, `taken` being ahead then. Never, if none is on its way.
@@ -154,14 +192,17 @@ impl Window {
     fn start_over(&mut self) {
         self.waiting.clear();
         self.ahead.clear();
-        self.told = 0;
         self.may_be_more = true;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use agent_core::effect::PublishFlags;
+
     use super::*;
+
+    const UNNOTED: u64 = 128;
 
     /// A window of so many, numbered from 1, and who says that they were taken.
     fn window(publishes: u64) -> (Window, VecDeque<oneshot::Sender<()>>) {
@@ -171,7 +212,7 @@ mod tests {
                 (taken, (id, Some(answer)))
             })
             .unzip();
-        (Window { waiting, ..Window::default() }, taken)
+        (Window { waiting, ..Window::new(UNNOTED) }, taken)
     }
 
     /// What comes of waiting, and up to where all were taken then; `None`: it goes on.
@@ -230,5 +271,34 @@ mod tests {
         assert!(window.waiting[1].1.is_none());
         drop(taken);
         assert_eq!(next(&mut window), Some((false, 0)));
+    }
+
+    #[test]
+    fn no_more_goes_out_than_may_go_out_again() {
+        let publish = |id| Publish {
+            id,
+            device: "d".into(),
+            topic: "t".into(),
+            payload: [].into(),
+            flags: PublishFlags::default(),
+        };
+        let mut window = Window::new(UNNOTED);
+        window.read((1_001..=1_500).map(publish).collect());
+        assert_eq!((window.taken, window.told), (1_000, 1_000));
+        // All is taken at once, and the store hears of nothing.
+        let mut sent = 0;
+        while window.room() > 0 {
+            for _ in 0..window.room() {
+                window.taken = window.ahead.pop_front().unwrap().id;
+                sent += 1;
+            }
+            assert_eq!(window.is_pressing(), sent >= UNNOTED / 2);
+        }
+        assert_eq!(sent, UNNOTED);
+        window.told = window.taken;
+        assert!(window.room() > 0 && !window.is_pressing());
+        // A connection that is lost changes nothing of what the store knows.
+        window.start_over();
+        assert_eq!((window.told, window.last()), (1_128, 1_128));
     }
 }

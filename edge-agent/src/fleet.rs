@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_core::deploy::{Step, steps};
 use agent_functions::Engine;
-use agent_store::{Deployment, Installed, Write};
+use agent_store::{Deployment, FunctionId, Installed, Write};
 use function_package::{Digest, PublicKey};
 use sync_protocol::fleet::{Desired, DesiredFunction, FunctionReport, FunctionStatus};
 
@@ -91,10 +91,17 @@ impl Fleet {
             deployments: deployments.into_iter().collect(),
             local: names,
         };
+        // All are looked up in one go, while they are loaded.
+        let names = fleet.local.iter().chain(fleet.deployments.keys());
+        let mut ids: BTreeMap<_, _> = names.map(|name| (name.clone(), fleet.writer.function(name))).collect();
+        let mut place = async |name: &str, active| match ids.remove(name) {
+            Some(id) => slot(name, id, active).await,
+            None => Err(StepError::Store(name.to_owned())),
+        };
         let mut slots = Vec::new();
         for version in local {
             let name = version.function.name().to_owned();
-            slots.push(fleet.slot(&name, Active { current: Arc::new(version), trial: None }).await?);
+            slots.push(place(&name, Active { current: Arc::new(version), trial: None }).await?);
         }
         let mut loaded = tokio::task::block_in_place(|| fleet.load_all());
         for name in fleet.deployments.keys().cloned().collect::<Vec<_>>() {
@@ -103,7 +110,7 @@ impl Fleet {
                 continue;
             }
             if let Some(active) = fleet.restore(&name, loaded.remove(&name)).await? {
-                slots.push(fleet.slot(&name, active).await?);
+                slots.push(place(&name, active).await?);
             }
         }
         fleet.tidy();
@@ -374,16 +381,11 @@ impl Fleet {
                 slot.active.store(Arc::new(active));
                 slot.clone()
             }
-            None => self.slot(name, active).await?,
+            None => slot(name, self.writer.function(name), active).await?,
         };
         let others = plan.slots().filter(|slot| *slot.name != *name).cloned();
         self.pipeline.set_plan(Plan::new(others.chain([slot])));
         Ok(())
-    }
-
-    async fn slot(&self, name: &str, active: Active) -> Result<Arc<Slot>, StepError> {
-        let id = self.writer.function(name).await.ok_or_else(|| StepError::Store(name.to_owned()))?;
-        Ok(Arc::new(Slot::new(id, name, active)))
     }
 
     fn tidy(&self) {
@@ -415,6 +417,16 @@ impl Fleet {
         });
         local.chain(deployed).collect()
     }
+}
+
+// A function's place, once the store has its number.
+async fn slot(
+    name: &str,
+    id: impl Future<Output = Option<FunctionId>>,
+    active: Active,
+) -> Result<Arc<Slot>, StepError> {
+    let id = id.await.ok_or_else(|| StepError::Store(name.to_owned()))?;
+    Ok(Arc::new(Slot::new(id, name, active)))
 }
 
 // The file that the row's deployment named, whatever became of it.

@@ -33,8 +33,12 @@ pub const PUBLISHES_IN_FLIGHT: usize = 64;
 /// Publishes that are read together, when so many wait: to read is to leave the runtime's threads for a moment.
 pub const PUBLISHES_READ: usize = 512;
 
-/// How long the store may not know that a publish was taken: so much goes out once more after a power failure. Most of it is
-/// noted with the next commit of events, and costs none of its own.
+/// Publishes that an outside broker has taken before the store knows of one of them: at most so many go out once more after a
+/// power failure. For the gateway's own functions it is what deduplication remembers.
+pub const PUBLISHES_UNNOTED: u64 = 2_048;
+
+/// How long the store may not know that a publish was taken. Most of them are noted with the next commit of events, and cost
+/// none of their own.
 pub const NOTE_WAIT: Duration = Duration::from_millis(20);
 
 /// Records that are looked at at once when some must go: they are dropped in one commit, which the commit of others waits

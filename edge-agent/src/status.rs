@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_broker::{Handle, Stats};
 use agent_store::{FunctionUsage, Reader, StreamUsage};
@@ -36,8 +36,8 @@ pub struct Sources {
     pub reader: Mutex<Reader>,
     /// What goes over the link.
     pub meter: Meter,
-    /// The gateway's own broker, once it listens.
-    pub broker: OnceLock<Handle>,
+    /// The gateway's own broker, if it has one.
+    pub broker: Option<Handle>,
     /// How every function is.
     pub functions: watch::Receiver<Vec<FunctionReport>>,
 }
@@ -225,7 +225,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Result<Json<Status>, (St
             streams: usage.iter().map(stream).collect(),
         },
         link: Link { month: format!("{:04}-{:02}", metered.month / 12, metered.month % 12 + 1), bytes: metered.bytes },
-        broker: sources.broker.get().map(|broker| self::broker(broker.stats())),
+        broker: sources.broker.as_ref().map(|broker| self::broker(broker.stats())),
         dead_letters,
         messages,
         blobs: Blobs { count, bytes, files_refused: counters.files_refused.get() },
@@ -291,7 +291,7 @@ async fn metrics(State(sources): State<Arc<Sources>>) -> Result<impl IntoRespons
         dead_letters,
         messages,
         streams: &streams,
-        broker: sources.broker.get().map(Handle::stats),
+        broker: sources.broker.as_ref().map(Handle::stats),
     };
     let page = metrics::page(&sources.pipeline.counters, &numbers, &sources.pipeline.totals.read());
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page))

@@ -208,11 +208,12 @@ impl Sender {
         async { answer.await.ok() }
     }
 
-    /// The number of a function, which is made if there is none. `None` as for [`write`](Self::write).
-    pub async fn function(&self, name: &str) -> Option<FunctionId> {
+    /// The number of a function, which is made if there is none. `None`, and when it is asked for, as for
+    /// [`write`](Self::write).
+    pub fn function(&self, name: &str) -> impl Future<Output = Option<FunctionId>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Function(name.to_owned(), reply));
-        answer.await.ok()
+        async { answer.await.ok() }
     }
 
     /// Lets the writer end after what was sent before this.

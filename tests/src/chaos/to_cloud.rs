@@ -1,7 +1,7 @@
 //! The way between gateway and control plane. Faults strike requests with records; other requests pass.
 
 use std::io::{self, BufReader, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ const PIECES_EVERY: Duration = Duration::from_millis(15);
 const CUT_OFF: usize = 2;
 /// Longer than the longest pause of the agents here by themselves, which is a second.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Two requests of a gateway may be on their way, so the other one may come when the first was told to wait: for so long.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
 
 impl ToCloud {
     /// Every one.
@@ -100,8 +102,15 @@ const RECORDS: &[u8] = b"records";
 #[derive(Debug, Default)]
 pub(super) struct Way {
     pub(super) weather: Weather<ToCloud>,
-    // Until then the gateway must leave the control plane alone.
-    quiet_until: Mutex<Option<Instant>>,
+    quiet: Mutex<Option<Quiet>>,
+}
+
+/// The gateway was told to leave the control plane alone.
+#[derive(Debug)]
+struct Quiet {
+    told: Instant,
+    // On this connection.
+    on: SocketAddr,
 }
 
 impl Passage for Way {
@@ -114,7 +123,7 @@ impl Passage for Way {
                 Message::read(&mut answers)?.pass(near)?;
                 continue;
             }
-            self.check_patience();
+            self.check_patience(near)?;
             match self.weather.strikes(RECORDS) {
                 None => {
                     request.pass(far)?;
@@ -198,8 +207,8 @@ impl Way {
                     request.pass(far)?;
                     Message::read(answers)?;
                 }
-                if let Some(wait) = status.retry_after() {
-                    *self.quiet_until() = Some(Instant::now() + wait);
+                if status.retry_after().is_some() {
+                    *self.quiet() = Some(Quiet { told: Instant::now(), on: near.peer_addr()? });
                 }
                 status.message().pass(near)?;
             }
@@ -208,16 +217,24 @@ impl Way {
     }
 
     // A gateway that comes too early is a fault of the gateway.
-    fn check_patience(&self) {
-        let Some(until) = self.quiet_until().take() else { return };
-        let early = until.saturating_duration_since(Instant::now());
+    fn check_patience(&self, near: &TcpStream) -> io::Result<()> {
+        let mut quiet = self.quiet();
+        let Some(Quiet { told, on }) = &*quiet else { return Ok(()) };
+        let waited = told.elapsed();
+        // Whoever sends on the connection that told it has read that.
+        if *on != near.peer_addr()? && waited < ON_THE_WAY {
+            return Ok(());
+        }
+        let early = RETRY_AFTER.saturating_sub(waited);
         if !early.is_zero() {
             self.weather.complain(format!("the gateway came back {early:?} before Retry-After allowed it"));
         }
+        *quiet = None;
+        Ok(())
     }
 
-    fn quiet_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn quiet(&self) -> MutexGuard<'_, Option<Quiet>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
