@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use crate::recording::Recording;
-use crate::{Process, World, binary};
+use crate::{Process, World, binary, wait_until};
 
 /// What a device does.
 #[derive(Clone, Debug)]
@@ -90,6 +90,22 @@ impl Device {
     pub fn progress(&self) -> Progress {
         let log = std::fs::read_to_string(self.process.log()).unwrap_or_default();
         log.lines().rev().find_map(progress).unwrap_or_default()
+    }
+
+    /// Has it end, and waits for that, with everything acknowledged.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn stop(&mut self, deadline: Duration) -> Result<Summary> {
+        // One that has only just started would die of the signal.
+        wait_until("the device to listen for SIGTERM", deadline, || {
+            anyhow::ensure!(self.process.ended().is_some() || self.process.catches_sigterm()?, "it does not");
+            Ok(())
+        })?;
+        if self.process.ended().is_none() {
+            self.process.terminate()?;
+        }
+        self.finish(deadline)
     }
 
     /// Waits until it ends, with everything acknowledged.

@@ -217,10 +217,7 @@ impl<C, G> House<C, G> {
 
     fn end_devices(&mut self) -> Result<()> {
         for device in &mut self.devices {
-            if device.process.ended().is_none() {
-                device.process.terminate()?;
-            }
-            self.ended.push(device.finish(DEADLINE)?);
+            self.ended.push(device.stop(DEADLINE)?);
         }
         Ok(())
     }

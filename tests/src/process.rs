@@ -107,6 +107,20 @@ impl Process {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// Whether it does something of its own on SIGTERM, in place of dying of it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn catches_sigterm(&self) -> Result<bool> {
+        const SIGTERM: u32 = 15;
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // proc_pid_status(5): bit 0 is signal 1.
+        let caught = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+        let caught = caught.with_context(|| format!("{path} does not tell what {} catches", self.name))?;
+        Ok(caught & (1 << (SIGTERM - 1)) != 0)
+    }
+
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

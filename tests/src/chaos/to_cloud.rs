@@ -116,14 +116,15 @@ struct Quiet {
 impl Passage for Way {
     fn pass(&self, near: &TcpStream, far: &TcpStream) -> io::Result<()> {
         let (mut requests, mut answers) = (BufReader::new(near), BufReader::new(far));
+        let from = near.peer_addr()?;
         loop {
-            let request = Message::read(&mut requests)?;
+            let request = Message::read(&mut requests).inspect_err(|_| self.gone(from))?;
             if !request.has_records() {
                 request.pass(far)?;
                 Message::read(&mut answers)?.pass(near)?;
                 continue;
             }
-            self.check_patience(near)?;
+            self.check_patience(from);
             match self.weather.strikes(RECORDS) {
                 None => {
                     request.pass(far)?;
@@ -217,20 +218,24 @@ impl Way {
     }
 
     // A gateway that comes too early is a fault of the gateway.
-    fn check_patience(&self, near: &TcpStream) -> io::Result<()> {
+    fn check_patience(&self, from: SocketAddr) {
         let mut quiet = self.quiet();
-        let Some(Quiet { told, on }) = &*quiet else { return Ok(()) };
+        let Some(Quiet { told, on }) = &*quiet else { return };
         let waited = told.elapsed();
         // Whoever sends on the connection that told it has read that.
-        if *on != near.peer_addr()? && waited < ON_THE_WAY {
-            return Ok(());
+        if *on != from && waited < ON_THE_WAY {
+            return;
         }
         let early = RETRY_AFTER.saturating_sub(waited);
         if !early.is_zero() {
             self.weather.complain(format!("the gateway came back {early:?} before Retry-After allowed it"));
         }
         *quiet = None;
-        Ok(())
+    }
+
+    // A gateway whose other request failed first gives this one up, and with it an answer that told it to wait.
+    fn gone(&self, from: SocketAddr) {
+        self.quiet().take_if(|quiet| quiet.on == from);
     }
 
     fn quiet(&self) -> MutexGuard<'_, Option<Quiet>> {
