@@ -64,8 +64,15 @@ pub enum Sender {
     Claimed(Arc<str>),
 }
 
-/// Takes a message into the pipeline. `mapping` says where the identity lies in messages that have none of their own.
-pub async fn take(pipeline: &Pipeline, mapping: &Mapping, arrival: Arrival, acknowledge: Acknowledge) {
+/// Takes a message into the pipeline, in this generation of it if one is said. `mapping` says where the identity lies in messages
+/// that have none of their own.
+pub async fn take(
+    pipeline: &Pipeline,
+    generation: Option<u64>,
+    mapping: &Mapping,
+    arrival: Arrival,
+    acknowledge: Acknowledge,
+) {
     let time_us = pipeline.clock.wall_us();
     let event = |device, identity, payload: &[u8]| Event {
         identity,
@@ -76,7 +83,7 @@ pub async fn take(pipeline: &Pipeline, mapping: &Mapping, arrival: Arrival, ackn
             if lacking {
                 pipeline.counters.unidentified.add(1);
             }
-            pipeline.submit(event(device, identity, payload), acknowledge).await;
+            pipeline.submit_in(generation, event(device, identity, payload), acknowledge).await;
         }
         Err(refusal) => {
             let (Sender::Known(device) | Sender::Claimed(device)) = &arrival.sender;

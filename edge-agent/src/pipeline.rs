@@ -85,6 +85,8 @@ struct LanesState {
     // Workers that wait for work, and how many of them were woken and have not come yet: waking is a system call.
     idle: usize,
     woken: usize,
+    // How often everything in flight was thrown away.
+    generation: u64,
     stopping: bool,
 }
 
@@ -158,6 +160,7 @@ impl Pipeline {
                 lanes: Lanes::new(limits::LANE_MEMORY),
                 idle: 0,
                 woken: 0,
+                generation: 0,
                 stopping: false,
             }),
             work: Condvar::new(),
@@ -179,6 +182,13 @@ impl Pipeline {
     ///
     /// An event that no function wants is acknowledged at once and not stored.
     pub async fn submit(&self, event: Event, acknowledge: Acknowledge) {
+        self.submit_in(None, event, acknowledge).await;
+    }
+
+    /// As [`submit`](Self::submit), for whoever has much on the way: if anything was thrown away since this was the
+    /// [`generation`](Self::generation), the event is dropped as well. Otherwise it could overtake those that were, and they
+    /// would come again from further back than is remembered.
+    pub async fn submit_in(&self, generation: Option<u64>, event: Event, acknowledge: Acknowledge) {
         let plan = self.plan.load_full();
         let mut numbers = Vec::new();
         plan.route(&event, &mut numbers);
@@ -192,7 +202,12 @@ impl Pipeline {
         let Some(room) = self.room_for(&event, slots.clone()).await else { return };
         self.counters.received.add(1);
         let event = InFlight::new(event, Origin::default(), numbers.len(), acknowledge, room);
-        self.push(slots, &event);
+        self.push(generation, slots, &event);
+    }
+
+    /// Changes when everything in flight is thrown away.
+    pub fn generation(&self) -> u64 {
+        self.lanes().generation
     }
 
     /// Takes an event that is for one function. Waits while as many events are in flight as may be, in all or of this function.
@@ -200,12 +215,20 @@ impl Pipeline {
         let Some(room) = self.room_for(&event, [slot].into_iter()).await else { return };
         self.counters.received.add(1);
         let event = InFlight::new(event, origin, 1, acknowledge, room);
-        self.push([slot].into_iter(), &event);
+        self.push(None, [slot].into_iter(), &event);
     }
 
-    fn push<'a>(&self, slots: impl ExactSizeIterator<Item = &'a Arc<Slot>>, event: &Arc<InFlight>) {
+    fn push<'a>(
+        &self,
+        generation: Option<u64>,
+        slots: impl ExactSizeIterator<Item = &'a Arc<Slot>>,
+        event: &Arc<InFlight>,
+    ) {
         let jobs = slots.len();
         let mut state = self.lanes();
+        if generation.is_some_and(|generation| generation != state.generation) {
+            return;
+        }
         for slot in slots {
             let partition = slot.active.load().current.partition_of(&event.event);
             let key = LaneKey { function: slot.id, partition: partition.clone() };
@@ -304,7 +327,10 @@ impl Pipeline {
 
     // Drops every event that is not on disk; none of them was acknowledged.
     fn throw_away(&self) {
-        let jobs = self.lanes().lanes.reset();
+        let mut state = self.lanes();
+        state.generation += 1;
+        let jobs = state.lanes.reset();
+        drop(state);
         self.recordings.thrown_away();
         self.counters.resets.add(1);
         drop(jobs);
@@ -354,7 +380,7 @@ mod tests {
     #[test]
     fn a_worker_is_woken_once_and_every_lane_finds_one() {
         let lanes = Lanes::new(limits::LANE_MEMORY);
-        let mut state = LanesState { lanes, idle: 2, woken: 0, stopping: false };
+        let mut state = LanesState { lanes, idle: 2, woken: 0, generation: 0, stopping: false };
         assert_eq!((state.wake(1), state.wake(3), state.wake(1)), (1, 1, 0));
         // One has come and waits again: it found nothing, and what comes now is for it.
         state.rested();

@@ -75,13 +75,17 @@ impl Running {
 
     /// What comes through when the event was acknowledged; closed when it never will be.
     fn submit(&self, sequence: u64, payload: &[u8]) -> mpsc::Receiver<()> {
+        self.submit_in(None, sequence, payload)
+    }
+
+    fn submit_in(&self, generation: Option<u64>, sequence: u64, payload: &[u8]) -> mpsc::Receiver<()> {
         let (acknowledged, seen) = mpsc::channel();
         let event = Event {
             identity: Some(Identity { source: "d".into(), boot: 1, sequence }),
             ..Event::new(EventKind::Mqtt, "d", "a/b", payload, 0)
         };
         let acknowledge = Box::new(move |_| acknowledged.send(()).unwrap());
-        self.runtime.block_on(self.pipeline.submit(event, acknowledge));
+        self.runtime.block_on(self.pipeline.submit_in(generation, event, acknowledge));
         seen
     }
 
@@ -330,6 +334,7 @@ fn a_failed_commit_acknowledges_nothing_and_everything_comes_again() {
             "CREATE TRIGGER broken BEFORE INSERT ON outbox_normal BEGIN SELECT raise(ABORT, 'disk on fire'); END",
         )
         .unwrap();
+    let before = running.pipeline.generation();
     let waiting: Vec<_> = (2..10).map(|sequence| running.submit(sequence, b"more")).collect();
     for seen in waiting {
         // Closed without a word: not acknowledged, and never to be.
@@ -337,8 +342,12 @@ fn a_failed_commit_acknowledges_nothing_and_everything_comes_again() {
     }
     assert!(running.pipeline.counters.resets.get() > 0);
     saboteur.execute_batch("DROP TRIGGER broken").unwrap();
+    // What came after those on the same connection: handled, it would make them too old.
+    let late = running.submit_in(Some(before), 1_000, b"late");
+    assert_eq!(late.recv_timeout(DEADLINE), Err(mpsc::RecvTimeoutError::Disconnected));
+    let now = Some(running.pipeline.generation());
     for sequence in 1..10 {
-        running.submit(sequence, b"more").recv_timeout(DEADLINE).unwrap();
+        running.submit_in(now, sequence, b"more").recv_timeout(DEADLINE).unwrap();
     }
     let records = running.records();
     assert_eq!(records.len(), 9);

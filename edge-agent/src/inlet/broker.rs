@@ -111,7 +111,7 @@ impl Ingest for Intake {
     async fn submit(&self, inbound: Inbound) {
         let Inbound { client, topic, payload, user_properties: properties, ack, .. } = inbound;
         let arrival = Arrival { sender: Sender::Known(client), topic, payload, properties };
-        super::take(&self.pipeline, &self.mapping, arrival, Box::new(move |_| ack.accept())).await;
+        super::take(&self.pipeline, None, &self.mapping, arrival, Box::new(move |_| ack.accept())).await;
     }
 
     async fn presence(&self, client: &Arc<str>, presence: Presence) {

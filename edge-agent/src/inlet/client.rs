@@ -117,6 +117,8 @@ impl ClientInlet {
         connection: &Arc<Connection>,
         stop: &watch::Receiver<bool>,
     ) -> WireError {
+        // A broker may have many events of a device on the way. Where one was thrown away, none after it may be handled.
+        let generation = pipeline.generation();
         loop {
             match packets.next().await {
                 Err(error) => return error,
@@ -141,7 +143,7 @@ impl ClientInlet {
                     let sender = Sender::Claimed(self.device(&topic));
                     // This client speaks MQTT 3.1.1, which has no user properties.
                     let arrival = Arrival { sender, topic, payload: publish.payload, properties: Vec::new() };
-                    super::take(pipeline, &self.0.mapping, arrival, acknowledge).await;
+                    super::take(pipeline, Some(generation), &self.0.mapping, arrival, acknowledge).await;
                 }
                 Ok(Packet::PubAck(ack)) => locked(&connection.outbound).acknowledged(ack.pkid),
                 Ok(Packet::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
