@@ -29,8 +29,7 @@ pub async fn dispatch(
     // The store hears of what was taken while the next ones are on their way.
     let mut telling: Option<Telling> = None;
     loop {
-        let room = window.room();
-        if room > 0 && window.ahead.is_empty() {
+        if window.room() > 0 && window.ahead.is_empty() {
             match tokio::task::block_in_place(|| reader.publishes(window.last(), limits::PUBLISHES_READ)) {
                 Ok(read) => window.read(read),
                 Err(error) => {

@@ -162,7 +162,6 @@ fn index(at: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-
     use proptest::prelude::*;
 
     use super::*;

@@ -173,12 +173,6 @@ impl Renewal {
     /// Keeps the instance with which the function was tried out. Of all such the last one stays: of many functions that are
     /// loaded at a start, few have an event soon.
     pub(crate) fn put_first(&self, live: Box<Live>) {
-        let others = self.spares.with(|shelf| {
-            let others: Vec<Spare> = shelf.live.extract_if(.., |spare| spare.unused).collect();
-            shelf.bytes -= others.iter().map(|spare| spare.bytes).sum::<usize>();
-            others
-        });
-        drop(others);
         self.keep(live, true);
     }
 
@@ -193,9 +187,10 @@ impl Renewal {
         let Some(origin) = live.made.as_ref().and_then(|made| made.origin.as_ref()) else { return };
         let bytes = self.instance_bytes.saturating_add(origin.memory.bytes.len());
         let dropped = self.spares.with(|shelf| {
+            let mut dropped: Vec<Spare> = shelf.live.extract_if(.., |spare| unused && spare.unused).collect();
+            shelf.bytes -= dropped.iter().map(|spare| spare.bytes).sum::<usize>();
             shelf.bytes = shelf.bytes.saturating_add(bytes);
             shelf.live.push(Spare { function: self.number, bytes, unused, live });
-            let mut dropped = Vec::new();
             while shelf.bytes > SPARE_BYTES {
                 let oldest = shelf.live.remove(0);
                 shelf.bytes -= oldest.bytes;

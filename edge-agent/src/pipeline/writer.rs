@@ -344,12 +344,12 @@ impl Group {
     // Takes all messages that wait, within the bound, and waits for the first one if so told; true if it is time to stop.
     fn gather(&mut self, receiver: &mpsc::Receiver<Message>, mut wait: bool) -> bool {
         // How long what is there can wait.
-        let mut until = None;
+        let mut until: Option<Instant> = None;
         loop {
             let next = match until {
                 _ if !wait => receiver.try_recv().ok(),
                 None => receiver.recv().ok(),
-                Some(until) => receiver.recv_timeout(Instant::saturating_duration_since(&until, Instant::now())).ok(),
+                Some(until) => receiver.recv_timeout(until.saturating_duration_since(Instant::now())).ok(),
             };
             let Some(message) = next else { return false };
             wait &= matches!(message, Message::Note(..));

@@ -94,8 +94,8 @@ impl Status {
     }
 }
 
-/// All requests with records are one to [`Weather`]: the agent sends one after the other, and each that follows one without
-/// an answer is its retry.
+/// All requests with records are one to [`Weather`]: of the two that the agent may have on their way none is told from the
+/// other, and each that follows one without an answer is taken for its retry.
 const RECORDS: &[u8] = b"records";
 
 /// The way to the control plane, in this weather.
