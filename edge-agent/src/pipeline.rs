@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use agent_core::Event;
@@ -59,6 +59,8 @@ pub struct Origin {
 pub struct Pipeline {
     lanes: Mutex<LanesState>,
     work: Condvar,
+    // How often everything in flight was thrown away. Changed and compared by whoever has the lanes.
+    generation: AtomicU64,
     plan: ArcSwap<Plan>,
     /// Signalled when the plan was replaced.
     pub plan_changed: Notify,
@@ -85,8 +87,6 @@ struct LanesState {
     // Workers that wait for work, and how many of them were woken and have not come yet: waking is a system call.
     idle: usize,
     woken: usize,
-    // How often everything in flight was thrown away.
-    generation: u64,
     stopping: bool,
 }
 
@@ -160,10 +160,10 @@ impl Pipeline {
                 lanes: Lanes::new(limits::LANE_MEMORY),
                 idle: 0,
                 woken: 0,
-                generation: 0,
                 stopping: false,
             }),
             work: Condvar::new(),
+            generation: AtomicU64::new(0),
             plan: ArcSwap::default(),
             plan_changed: Notify::new(),
             trial_ended: Notify::new(),
@@ -207,7 +207,7 @@ impl Pipeline {
 
     /// Changes when everything in flight is thrown away.
     pub fn generation(&self) -> u64 {
-        self.lanes().generation
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// Takes an event that is for one function. Waits while as many events are in flight as may be, in all or of this function.
@@ -226,7 +226,7 @@ impl Pipeline {
     ) {
         let jobs = slots.len();
         let mut state = self.lanes();
-        if generation.is_some_and(|generation| generation != state.generation) {
+        if generation.is_some_and(|generation| generation != self.generation()) {
             return;
         }
         for slot in slots {
@@ -328,7 +328,7 @@ impl Pipeline {
     // Drops every event that is not on disk; none of them was acknowledged.
     fn throw_away(&self) {
         let mut state = self.lanes();
-        state.generation += 1;
+        self.generation.fetch_add(1, Ordering::Relaxed);
         let jobs = state.lanes.reset();
         drop(state);
         self.recordings.thrown_away();
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn a_worker_is_woken_once_and_every_lane_finds_one() {
         let lanes = Lanes::new(limits::LANE_MEMORY);
-        let mut state = LanesState { lanes, idle: 2, woken: 0, generation: 0, stopping: false };
+        let mut state = LanesState { lanes, idle: 2, woken: 0, stopping: false };
         assert_eq!((state.wake(1), state.wake(3), state.wake(1)), (1, 1, 0));
         // One has come and waits again: it found nothing, and what comes now is for it.
         state.rested();

@@ -260,6 +260,7 @@ impl<I: Ingest> Connection<I> {
                 retain,
                 duplicate: false,
                 user_properties: user_properties(&will.properties),
+                generation: None,
                 ack: Ack::new(self.link.clone(), sequence),
             })
             .await;

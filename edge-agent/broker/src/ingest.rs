@@ -29,6 +29,12 @@ pub trait Ingest: Send + Sync + 'static {
         let _ = (client, presence);
         std::future::ready(())
     }
+
+    /// Another number after the application has let go of messages without a verdict, for [`Inbound::generation`]. An
+    /// application for which the order of what comes again does not matter has always the same.
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 /// What happened to a client.
@@ -58,6 +64,10 @@ pub struct Inbound {
     pub duplicate: bool,
     /// User properties (MQTT 5), in the order sent. Empty for MQTT 3.1.1.
     pub user_properties: Vec<(String, String)>,
+    /// What [`Ingest::generation`] was when nothing of the connection waited for a verdict last. If it is another one by now,
+    /// messages before this one may have been let go of and come again after it; the application that lets go of this one
+    /// too has all of them come again in order. `None` for what would not come again: QoS 0, and wills.
+    pub generation: Option<u64>,
     /// The verdict that the device waits for.
     pub ack: Ack,
 }

@@ -32,6 +32,8 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) window: Window,
+    /// That of the application when nothing in the window was to be acknowledged last.
+    pub(crate) generation: u64,
     /// Encoded replies (SUBACK, PINGRESP, …) that wait to be written.
     pub(crate) replies: BytesMut,
     /// The reading half waits for a place in the window or among the replies.

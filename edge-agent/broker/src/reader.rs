@@ -229,7 +229,14 @@ impl<I: Ingest> Connection<I> {
             }
         }
         let message = Message::from_publish(&packet, topic.clone(), self.seat.id, Instant::now().into_std());
-        let sequence = self.link.shared().window.push(packet_id, message);
+        let current = self.ingest.generation();
+        let (sequence, generation) = {
+            let mut shared = self.link.shared();
+            if shared.window.unacknowledged() == 0 {
+                shared.generation = current;
+            }
+            (shared.window.push(packet_id, message), shared.generation)
+        };
         let ack = Ack::new(self.link.clone(), sequence);
         if !self.seat.rights.may_publish(&topic) {
             self.hub.counters.denied.add(1);
@@ -256,6 +263,7 @@ impl<I: Ingest> Connection<I> {
                 retain: packet.retain,
                 duplicate: packet.dup,
                 user_properties,
+                generation: (packet.qos != QoS::AtMostOnce).then_some(generation),
                 ack,
             })
             .await;

@@ -1,5 +1,6 @@
 //! The gateway's own broker: its PUBACK waits for the commit.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use agent_broker::{Access, Broker, BrokerError, Handle, Inbound, Ingest, Options, Presence, QoS};
@@ -42,6 +43,11 @@ impl BrokerInlet {
         let broker = Broker::bind(options).await?;
         tracing::info!(address = %broker.local_addr(), "the gateway's broker listens");
         Ok(Self { broker, epoch, mapping: listen.mapping.clone() })
+    }
+
+    /// The address and the port that it is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.broker.local_addr()
     }
 
     /// The way to it while it runs.
@@ -109,9 +115,13 @@ struct Intake {
 
 impl Ingest for Intake {
     async fn submit(&self, inbound: Inbound) {
-        let Inbound { client, topic, payload, user_properties: properties, ack, .. } = inbound;
+        let Inbound { client, topic, payload, user_properties: properties, generation, ack, .. } = inbound;
         let arrival = Arrival { sender: Sender::Known(client), topic, payload, properties };
-        super::take(&self.pipeline, None, &self.mapping, arrival, Box::new(move |_| ack.accept())).await;
+        super::take(&self.pipeline, generation, &self.mapping, arrival, Box::new(move |_| ack.accept())).await;
+    }
+
+    fn generation(&self) -> u64 {
+        self.pipeline.generation()
     }
 
     async fn presence(&self, client: &Arc<str>, presence: Presence) {

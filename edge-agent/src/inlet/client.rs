@@ -18,7 +18,7 @@ use rumqttc::{
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::ledger::{Inbound, Outbound};
 use self::wire::{PING_EVERY, Packets, WireError, written};
@@ -117,20 +117,27 @@ impl ClientInlet {
         connection: &Arc<Connection>,
         stop: &watch::Receiver<bool>,
     ) -> WireError {
-        // A broker may have many events of a device on the way. Where one was thrown away, none after it may be handled.
-        let generation = pipeline.generation();
+        // That of the pipeline when no message that comes again was on its way last. A broker may have many events of a device
+        // on the way: where one was thrown away, none after it may be handled.
+        let mut generation = pipeline.generation();
         loop {
             match packets.next().await {
                 Err(error) => return error,
                 // What comes while the agent stops is not acknowledged, and so comes again.
                 Ok(Packet::Publish(_)) if *stop.borrow() => {}
                 Ok(Packet::Publish(publish)) => {
-                    let acknowledge: Acknowledge = match publish.qos {
-                        QoS::AtMostOnce => Box::new(|_| {}),
+                    let (generation, acknowledge): (_, Acknowledge) = match publish.qos {
+                        QoS::AtMostOnce => (None, Box::new(|_| {})),
                         QoS::AtLeastOnce => {
-                            let number = locked(&connection.inbound).came(publish.pkid);
+                            let current = pipeline.generation();
+                            let mut inbound = locked(&connection.inbound);
+                            if inbound.is_empty() {
+                                generation = current;
+                            }
+                            let number = inbound.came(publish.pkid);
+                            drop(inbound);
                             let owed = Owed { connection: Some(connection.clone()), number };
-                            Box::new(move |settled| owed.committed(settled))
+                            (Some(generation), Box::new(move |settled| owed.committed(settled)))
                         }
                         // A subscription that somebody else made under this client_id; the agent's are of QoS 1.
                         QoS::ExactlyOnce => {
@@ -143,7 +150,7 @@ impl ClientInlet {
                     let sender = Sender::Claimed(self.device(&topic));
                     // This client speaks MQTT 3.1.1, which has no user properties.
                     let arrival = Arrival { sender, topic, payload: publish.payload, properties: Vec::new() };
-                    super::take(pipeline, Some(generation), &self.0.mapping, arrival, acknowledge).await;
+                    super::take(pipeline, generation, &self.0.mapping, arrival, acknowledge).await;
                 }
                 Ok(Packet::PubAck(ack)) => locked(&connection.outbound).acknowledged(ack.pkid),
                 Ok(Packet::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
@@ -219,7 +226,7 @@ impl Writing {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), WireError> {
         let connection = self.connection.clone();
-        let mut pings = interval(PING_EVERY);
+        let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Before the plan is looked at, so that no change of it is missed.
         let mut changed = pin!(pipeline.plan_changed.notified());
