@@ -1,7 +1,8 @@
 //! The agent as a whole: how its parts are joined, started and stopped.
 //!
 //! Started in an order that never acknowledges what cannot be handled: the configuration and its functions, the store,
-//! the workers, the functions that were deployed, and only then the inlet. Stopped the other way round.
+//! the workers, the plan of what was deployed, and only then the inlet; what was deployed is compiled meanwhile, and first
+//! what an event has come for. Stopped the other way round.
 
 use std::fs;
 use std::path::Path;
@@ -48,7 +49,7 @@ use crate::triggers::queue::Queues;
 use crate::triggers::schedule::Schedules;
 use crate::triggers::watch::Watch;
 use crate::uplink::{OutboxTurn, Uplink};
-use crate::{dispatcher, install, limits, memory, status};
+use crate::{dispatcher, install, limits, status};
 
 /// Checks everything that can be checked without starting: the functions of the configuration.
 ///
@@ -66,16 +67,12 @@ pub fn check(config: &Config, engine: &Engine) -> Result<Vec<Version>> {
         let source = Arc::new(install::File { path: path.clone(), digest: Digest::of(&bytes) });
         let version =
             install::load(engine, &bytes, source, values).with_context(|| format!("cannot use {}", path.display()))?;
-        if versions.iter().any(|other| other.function.name() == version.function.name()) {
-            anyhow::bail!(
-                "{} is the function {} once more; each name can run once",
-                path.display(),
-                version.function.name()
-            );
+        if versions.iter().any(|other| other.name == version.name) {
+            anyhow::bail!("{} is the function {} once more; each name can run once", path.display(), version.name);
         }
         install::check_beside(&version, versions.iter())?;
         if config.http.is_none() && version.triggers.iter().any(|trigger| matches!(trigger, Trigger::Http { .. })) {
-            let name = version.function.name();
+            let name = &version.name;
             tracing::warn!(
                 "function {name} has a route, and nobody can ask it: there is no [http] in the configuration"
             );
@@ -169,7 +166,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         None => None,
     };
 
-    // Events are taken from here on, while everything else is set up. By a task, for this here runs on a thread of its own,
+    // Events are taken from here on, while everything else is set up and functions are compiled. By a task, for this here runs on a thread of its own,
     // which another one would wake for each packet.
     let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
     let stop = either(stop, found_damaged.clone());
@@ -265,9 +262,6 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     for watch in config.watches {
         tasks.spawn(Watch::new(watch, pipeline.clone(), sender.clone(), &mut watch_reader)?.run());
     }
-    // Of what compiling took, most is free by now.
-    memory::give_back();
-
     while let Some(ended) = inlet.join_next().await {
         ended?;
     }
@@ -399,6 +393,10 @@ async fn govern(
     let mut backoff = Backoff::new(Duration::from_millis(500), retry_max, reports.epoch.0);
     let (mut desired, mut applied) = (Desired::default(), 0);
     let pipeline = reports.pipeline.clone();
+    while let Err(error) = fleet.compile_all().await {
+        tracing::error!("{error}");
+        tokio::time::sleep(backoff.failed()).await;
+    }
     // A trial ends whether there is a link or not, so nothing here waits but beside it.
     let mut not_before = Instant::now();
     loop {

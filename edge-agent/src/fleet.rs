@@ -5,10 +5,7 @@
 //! one by itself, link or no link. What was decided is on disk before it takes effect.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZero;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_core::deploy::{Step, steps};
 use agent_functions::Engine;
@@ -23,6 +20,8 @@ use crate::memory;
 use crate::pipeline::Pipeline;
 use crate::pipeline::writer::Sender;
 use crate::plan::{Active, OnTrial, Plan, Slot, TrialEnd, Version};
+
+mod restore;
 
 /// What runs on the gateway, and how it came to be.
 #[derive(Debug)]
@@ -68,132 +67,8 @@ enum Failure {
 }
 
 impl Fleet {
-    /// Starts with the functions of the configuration and what was deployed before.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub async fn start(
-        engine: Engine,
-        artifacts: Artifacts,
-        trusted: Vec<PublicKey>,
-        pipeline: Arc<Pipeline>,
-        writer: Sender,
-        local: Vec<Version>,
-        deployments: Vec<(String, Deployment)>,
-    ) -> Result<Self, StepError> {
-        let names = local.iter().map(|version| version.function.name().to_owned()).collect();
-        let mut fleet = Self {
-            engine,
-            artifacts,
-            trusted,
-            pipeline,
-            writer,
-            deployments: deployments.into_iter().collect(),
-            local: names,
-        };
-        // All are looked up in one go, while they are loaded.
-        let names = fleet.local.iter().chain(fleet.deployments.keys());
-        let mut ids: BTreeMap<_, _> = names.map(|name| (name.clone(), fleet.writer.function(name))).collect();
-        let mut place = async |name: &str, active| match ids.remove(name) {
-            Some(id) => slot(name, id, active).await,
-            None => Err(StepError::Store(name.to_owned())),
-        };
-        let mut slots = Vec::new();
-        for version in local {
-            let name = version.function.name().to_owned();
-            slots.push(place(&name, Active { current: Arc::new(version), trial: None }).await?);
-        }
-        let mut loaded = tokio::task::block_in_place(|| fleet.load_all());
-        for name in fleet.deployments.keys().cloned().collect::<Vec<_>>() {
-            if fleet.local.contains(&name) {
-                fleet.give_way(&name).await?;
-                continue;
-            }
-            if let Some(active) = fleet.restore(&name, loaded.remove(&name)).await? {
-                slots.push(place(&name, active).await?);
-            }
-        }
-        fleet.tidy();
-        fleet.pipeline.set_plan(Plan::new(slots));
-        Ok(fleet)
-    }
-
-    // The configuration has got a function of this name since it was deployed.
-    async fn give_way(&mut self, name: &str) -> Result<(), StepError> {
-        let Some(mut row) = self.deployments.get(name).cloned() else { return Ok(()) };
-        row.detail = InstallError::Local { function: name.to_owned() }.to_string();
-        row.status = FunctionStatus::Failed;
-        row.refused = row.current.take().map(|installed| installed.digest).or(row.refused);
-        row.previous = None;
-        self.settle(name, row).await
-    }
-
-    // What is deployed, by name: compiling is most of a start, so all cores take part.
-    fn load_all(&self) -> BTreeMap<String, Result<Version, String>> {
-        let deployed = self.deployments.iter().filter(|(name, _)| !self.local.contains(*name));
-        let deployed: Vec<_> = deployed.filter_map(|(name, row)| Some((name, row.current.as_ref()?))).collect();
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            // Each takes the next one, for a core may have other things to do.
-            let part = || {
-                let take = || deployed.get(next.fetch_add(1, Ordering::Relaxed));
-                let part = std::iter::from_fn(take);
-                part.map(|(name, installed)| ((*name).clone(), self.load(installed))).collect::<Vec<_>>()
-            };
-            let others: Vec<_> = (1..cores).map(|_| scope.spawn(part)).collect();
-            let own = part();
-            let others =
-                others.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            own.into_iter().chain(others).collect()
-        })
-    }
-
-    // What of a deployment can run: the current version, or the previous one if the current one is gone or damaged.
-    async fn restore(
-        &mut self,
-        name: &str,
-        loaded: Option<Result<Version, String>>,
-    ) -> Result<Option<Active>, StepError> {
-        let Some(mut deployment) = self.deployments.get(name).cloned() else { return Ok(None) };
-        let previous = |deployment: &Deployment| {
-            let previous = deployment.previous.as_ref()?;
-            tokio::task::block_in_place(|| self.load(previous)).ok().map(Arc::new)
-        };
-        let cause = match loaded {
-            None => return Ok(None),
-            Some(Ok(current)) => {
-                let trial = (deployment.status == FunctionStatus::Trial)
-                    .then(|| OnTrial::new(previous(&deployment), deployment.deployment));
-                return Ok(Some(Active { current: Arc::new(current), trial }));
-            }
-            Some(Err(cause)) => cause,
-        };
-        tracing::error!("{cause}");
-        let previous = previous(&deployment);
-        deployment.detail = cause;
-        deployment.refused = deployment.current.take().map(|installed| installed.digest);
-        deployment.current = deployment.previous.take().filter(|_| previous.is_some());
-        deployment.status =
-            if deployment.current.is_some() { FunctionStatus::RolledBack } else { FunctionStatus::Failed };
-        self.settle(name, deployment).await?;
-        Ok(previous.map(|current| Active { current, trial: None }))
-    }
-
-    // Takes milliseconds to seconds, so not on a thread that serves others.
-    fn load(&self, installed: &Installed) -> Result<Version, String> {
-        let digest = Digest::from_bytes(installed.digest);
-        let bytes = self
-            .artifacts
-            .get(digest)
-            .ok_or_else(|| format!("the function's file {digest} is not on the disk any more; deploy it again"))?;
-        self.compile(&bytes, digest, &installed.config).map_err(|error| error.to_string())
-    }
-
-    // As `load`.
-    fn compile(&self, bytes: &[u8], digest: Digest, config: &[(String, String)]) -> Result<Version, InstallError> {
-        let source = Arc::new(install::File { path: self.artifacts.path(digest), digest });
-        install::load(&self.engine, bytes, source, &config.iter().cloned().collect())
+    fn source(&self, digest: Digest) -> Arc<install::File> {
+        Arc::new(install::File { path: self.artifacts.path(digest), digest })
     }
 
     /// Takes the steps to what should run. Each is taken as far as it goes; what cannot be done now is tried again when
@@ -291,10 +166,13 @@ impl Fleet {
                 .map_err(|source| Failure::Later(StepError::Fetch { function: function(), source }))?,
         };
         install::check_signature(wanted, &bytes, &self.trusted).map_err(Failure::Never)?;
-        let version =
-            tokio::task::block_in_place(|| self.compile(&bytes, digest, &wanted.config)).map_err(Failure::Never)?;
-        if version.function.name() != wanted.name {
-            let found = version.function.name().to_owned();
+        // Takes milliseconds to seconds.
+        let version = tokio::task::block_in_place(|| {
+            install::load(&self.engine, &bytes, self.source(digest), &wanted.config.iter().cloned().collect())
+        });
+        let version = version.map_err(Failure::Never)?;
+        if version.name != wanted.name {
+            let found = version.name;
             return Err(Failure::Never(InstallError::Name { wanted: function(), found }));
         }
         if self.local.contains(&wanted.name) {
@@ -317,8 +195,7 @@ impl Fleet {
         }
         self.deployments.remove(name);
         if !self.local.contains(name) {
-            let plan = self.pipeline.plan();
-            self.pipeline.set_plan(Plan::new(plan.slots().filter(|slot| *slot.name != *name).cloned()));
+            self.take_out(name);
         }
         tracing::info!(function = name, "stopped; its state stays");
         Ok(())
@@ -386,6 +263,11 @@ impl Fleet {
         let others = plan.slots().filter(|slot| *slot.name != *name).cloned();
         self.pipeline.set_plan(Plan::new(others.chain([slot])));
         Ok(())
+    }
+
+    fn take_out(&self, name: &str) {
+        let plan = self.pipeline.plan();
+        self.pipeline.set_plan(Plan::new(plan.slots().filter(|slot| *slot.name != *name).cloned()));
     }
 
     fn tidy(&self) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use agent_core::{Filter, FilterError};
 use agent_functions::{Engine, LoadError, Source, Spec, SpecError};
@@ -136,6 +136,23 @@ pub fn load(
     source: Arc<dyn Source>,
     overrides: &BTreeMap<String, String>,
 ) -> Result<Version, InstallError> {
+    let version = open(engine, bytes, source, overrides)?;
+    match version.function() {
+        Ok(_) => Ok(version),
+        Err(error) => Err(error.clone().into()),
+    }
+}
+
+/// As [`load`], but it is compiled when it is needed first; until then nobody knows whether it can be.
+///
+/// # Errors
+/// Names the function and what is wrong with it.
+pub fn open(
+    engine: &Engine,
+    bytes: &[u8],
+    source: Arc<dyn Source>,
+    overrides: &BTreeMap<String, String>,
+) -> Result<Version, InstallError> {
     let package = Package::open(bytes.to_vec())?;
     let manifest = package.manifest();
     let spec = Spec::of(manifest, overrides)?;
@@ -151,8 +168,10 @@ pub fn load(
             _ => None,
         })
         .collect::<Result<_, _>>()?;
+    let (engine, module) = (engine.clone(), package.clone());
     Ok(Version {
-        function: engine.load_from(spec, package.bytes(), source)?,
+        name: manifest.name.clone(),
+        code: LazyLock::new(Box::new(move || engine.load_from(spec, module.bytes(), source))),
         digest: package.digest(),
         version: manifest.version.to_string(),
         config: overrides.clone(),
@@ -168,8 +187,8 @@ pub fn load(
 /// # Errors
 /// Names what it is, and the other function.
 pub fn check_beside<'a>(version: &Version, others: impl Iterator<Item = &'a Version>) -> Result<(), InstallError> {
-    let name = version.function.name();
-    for other in others.filter(|other| other.function.name() != name) {
+    let name = &version.name;
+    for other in others.filter(|other| other.name != *name) {
         for (one, another) in version.triggers.iter().flat_map(|one| other.triggers.iter().map(move |two| (one, two))) {
             let what = match (one, another) {
                 (Trigger::Queue { queue }, Trigger::Queue { queue: taken }) if queue == taken => {
@@ -180,7 +199,7 @@ pub fn check_beside<'a>(version: &Version, others: impl Iterator<Item = &'a Vers
                 }
                 _ => continue,
             };
-            let (function, other) = (name.to_owned(), other.function.name().to_owned());
+            let (function, other) = (name.clone(), other.name.clone());
             return Err(InstallError::Taken { function, other, what });
         }
     }

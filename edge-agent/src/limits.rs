@@ -23,6 +23,9 @@ pub const GROUP: usize = 1_024;
 /// Runs that wait on one worker's stack while another is served. Each holds its instance; the last one is not interrupted.
 pub const PAUSED_RUNS: usize = 8;
 
+/// How often a worker looks whether something takes the place of a version that cannot be loaded.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// What lanes may remember of their state and of the sources they heard.
 pub const LANE_MEMORY: MemoryLimits = MemoryLimits { lane: 4 << 20, idle: 16 << 20 };
 

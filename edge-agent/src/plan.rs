@@ -1,12 +1,12 @@
 //! What runs now: the functions, and the table that says which of them wants an event.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use agent_core::deploy::{Attempt, Trial, Verdict};
 use agent_core::event::EventKind;
 use agent_core::{Event, Filter, router::Router};
-use agent_functions::{Function, Trap};
+use agent_functions::{Function, LoadError, Trap};
 use agent_store::FunctionId;
 use arc_swap::ArcSwap;
 use function_package::{Digest, Partition, Retry, Trigger};
@@ -14,11 +14,13 @@ use tokio::sync::Semaphore;
 
 use crate::limits;
 
-/// One version of a function, ready to run.
+/// One version of a function.
 #[derive(Debug)]
 pub struct Version {
-    /// The compiled module with its limits, permissions and configuration.
-    pub function: Function,
+    /// Its name.
+    pub name: String,
+    /// The module with its limits, permissions and configuration.
+    pub code: Code,
     /// SHA-256 of its file.
     pub digest: Digest,
     /// Version in its manifest.
@@ -35,7 +37,18 @@ pub struct Version {
     pub partition: Partition,
 }
 
+/// A module, which is compiled when it is needed first: an agent that starts need not wait for all of its functions.
+pub type Code = LazyLock<Result<Function, LoadError>, Box<dyn FnOnce() -> Result<Function, LoadError> + Send>>;
+
 impl Version {
+    /// The compiled module. Blocks while it is compiled.
+    ///
+    /// # Errors
+    /// It cannot be: the same every time.
+    pub fn function(&self) -> Result<&Function, &LoadError> {
+        self.code.as_ref()
+    }
+
     /// The partition that an event belongs to.
     pub fn partition_of(&self, event: &Event) -> Arc<str> {
         match self.partition {
@@ -55,6 +68,9 @@ pub struct Slot {
     pub name: Arc<str>,
     /// What runs.
     pub active: ArcSwap<Active>,
+    /// Why nothing runs, if what was to run cannot be loaded and nothing came before it. No new event comes then; those that
+    /// wait are dead letters.
+    pub gone: OnceLock<String>,
     /// For its events in flight, so that one slow function leaves room for others.
     pub room: Arc<Semaphore>,
 }
@@ -63,7 +79,7 @@ impl Slot {
     /// The place of a function that has no events yet.
     pub fn new(id: FunctionId, name: impl Into<Arc<str>>, active: Active) -> Self {
         let room = Arc::new(Semaphore::new(limits::EVENTS_OF_A_FUNCTION));
-        Self { id, name: name.into(), active: ArcSwap::from_pointee(active), room }
+        Self { id, name: name.into(), active: ArcSwap::from_pointee(active), gone: OnceLock::new(), room }
     }
 }
 

@@ -355,11 +355,9 @@ fn load(name: &str) -> Option<Function> {
     let bytes = std::fs::read(&path).unwrap();
     let secrets = [("key", "sésame"), ("other", "x")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let engine = Engine::with_secrets(Secrets::new(secrets.into()));
-    Some(
-        edge_agent::install::load(&engine, &bytes, Arc::new(Arc::<[u8]>::from(&*bytes)), &BTreeMap::new())
-            .unwrap()
-            .function,
-    )
+    let source = Arc::new(Arc::<[u8]>::from(&*bytes));
+    let version = edge_agent::install::load(&engine, &bytes, source, &BTreeMap::new()).unwrap();
+    Some(version.function().unwrap().clone())
 }
 
 #[test]

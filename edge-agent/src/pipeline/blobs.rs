@@ -36,9 +36,7 @@ pub(super) fn store_blobs(
                     Ok(stored) => stored,
                     Err(error @ BlobError::Disk(_)) => return Err(error.into()),
                     Err(error) => {
-                        let function = &version.function;
-                        let message =
-                            format!("function {:?} {}: blob_put: {error}", function.name(), function.version());
+                        let message = format!("function {:?} {}: blob_put: {error}", version.name, version.version);
                         return Ok(Err(Trap { kind: TrapKind::BlobsFull, message }));
                     }
                 };

@@ -7,7 +7,7 @@
 use agent_core::Event;
 use agent_functions::Trap;
 use agent_functions::record::{Ended, Frame, Recorded, RecordedRun, Recorder, RunResult, file};
-use agent_functions::{Outcome, Reads};
+use agent_functions::{Function, Outcome, Reads};
 use agent_store::FailedRun;
 
 use crate::limits;
@@ -17,6 +17,8 @@ use crate::plan::Version;
 pub struct Failed<'a> {
     /// What ran.
     pub version: &'a Version,
+    /// Its module.
+    pub function: &'a Function,
     /// Within which state.
     pub partition: &'a str,
     /// On what.
@@ -31,12 +33,12 @@ pub struct Failed<'a> {
 
 /// All that there is to know of it; `reads` must answer as it did in the run.
 pub fn gather(failed: Failed<'_>, reads: &mut dyn Reads) -> FailedRun {
-    let Failed { version, partition, event, seed, trap, result } = failed;
+    let Failed { version, function, partition, event, seed, trap, result } = failed;
     let (fuel, memory_bytes) = (result.fuel, result.memory_bytes);
     let mut recorder = Recorder::new(reads, limits::LETTER_READS_BYTES);
-    let again = version.function.run(event, &mut recorder, seed);
+    let again = function.run(event, &mut recorder, seed);
     let (answers, complete) = recorder.finish();
-    if RunResult::of(&version.function, &again).as_ref() != Some(&result) {
+    if RunResult::of(function, &again).as_ref() != Some(&result) {
         let ended = match again.outcome {
             Outcome::Done(_) => "did not fail".to_owned(),
             Outcome::Failed(trap) => format!("ended otherwise: {trap}"),
@@ -45,7 +47,7 @@ pub fn gather(failed: Failed<'_>, reads: &mut dyn Reads) -> FailedRun {
         let line = format!("(no backtrace and no recording: made once more, the run {ended})");
         return FailedRun { fuel, memory_bytes, backtrace: vec![line], recording: Vec::new() };
     }
-    let mut backtrace = version.function.backtrace(event, reads, seed, trap);
+    let mut backtrace = function.backtrace(event, reads, seed, trap);
     // The letter has the payload.
     let event = Event { payload: [].into(), ..event.clone() };
     let run = RecordedRun { partition: partition.to_owned(), event, seed, reads: answers, complete, result };
@@ -69,7 +71,7 @@ pub fn gather(failed: Failed<'_>, reads: &mut dyn Reads) -> FailedRun {
 /// A version, as a recording names it.
 pub fn recorded(version: &Version) -> Recorded {
     Recorded {
-        name: version.function.name().to_owned(),
+        name: version.name.clone(),
         version: version.version.clone(),
         digest: *version.digest.as_bytes(),
         config: version.config.clone(),

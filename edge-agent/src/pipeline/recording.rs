@@ -88,7 +88,7 @@ impl Recordings {
     /// A run is over. Not recorded if `is_current` says that its outcome will be thrown away.
     pub fn put(&self, version: &Version, run: RecordedRun, is_current: impl FnOnce() -> bool) {
         let mut current = self.lock();
-        let Some(recording) = current.as_mut().filter(|current| current.function == version.function.name()) else {
+        let Some(recording) = current.as_mut().filter(|current| current.function == version.name) else {
             return;
         };
         // Asked within the lock: what is thrown away later comes before the gap that says so.

@@ -14,8 +14,9 @@ use agent_core::lanes::{LaneId, Memory, Turn};
 use agent_core::state::expiry_us;
 use agent_core::{Effect, Event, StateValue};
 use agent_functions::record::{Answers, RecordedRun, Recorder, RunResult};
-use agent_functions::{LogLine, Outcome, ReadError, Reads, Trap, TrapKind};
+use agent_functions::{Function, LogLine, Outcome, ReadError, Reads, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
+use arc_swap::Guard;
 use sync_protocol::usage::Counts;
 
 use super::blobs::{Done, RunBlobs, store_blobs};
@@ -23,7 +24,7 @@ use super::evidence::{self, Failed};
 use super::writer::{Abandoned, Ended, Finished, Letter};
 use super::{Job, Pipeline};
 use crate::limits;
-use crate::plan::{OnTrial, Version};
+use crate::plan::{Active, OnTrial, Slot};
 
 /// Runs functions until the pipeline stops.
 pub fn work(pipeline: &Pipeline, reader: Reader, seed: u64) {
@@ -98,7 +99,12 @@ fn handle(
     let pipeline = worker.pipeline;
     let seed = worker.next_seed();
     let (slot, event) = (&job.slot, &job.event.event);
-    let active = slot.active.load();
+    let active = runnable(pipeline, slot)?;
+    let Ok(function) = active.current.function() else {
+        let reason = slot.gone.get().cloned().unwrap_or_default();
+        tracing::warn!(function = %slot.name, device = %event.device, topic = %event.topic, "{reason}; the event is in the dead letters");
+        return Ok(Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new(), run: None }));
+    };
     let partition = &job.partition;
     // What comes once more was new when it came first, and is used up with its outcome.
     let first = job.event.origin.uses == Uses::Nothing;
@@ -145,10 +151,13 @@ fn handle(
         taken: &mut *taken,
         blobs,
     };
-    let (mut version, mut ran) = (&active.current, run(&active.current, event, &mut reads, seed, record)?);
+    let mut which = (&active.current, function);
+    let mut ran = run(function, event, &mut reads, seed, record)?;
     if let (Some(trial), Err(trap)) = (active.trial.as_ref(), &ran.ended) {
-        let previous = match &trial.previous {
-            Some(previous) => Some((previous, run(previous, event, &mut reads, seed, record)?)),
+        // One that cannot be loaded any more is none.
+        let previous = trial.previous.as_ref().and_then(|previous| Some((previous, previous.function().ok()?)));
+        let previous = match previous {
+            Some(which) => Some((which, run(which.1, event, &mut reads, seed, record)?)),
             None => None,
         };
         let attempt = match &previous {
@@ -158,11 +167,12 @@ fn handle(
         };
         judge(pipeline, Some(trial), attempt, Some(trap));
         if let Some(handled) = previous.filter(|(_, previous)| previous.ended.is_ok()) {
-            (version, ran) = handled;
+            (which, ran) = handled;
         }
     } else if ran.ended.is_ok() {
         judge(pipeline, active.trial.as_ref(), Attempt::Handled, None);
     }
+    let (version, function) = which;
     let seen_blobs = reads.blobs;
     if let (Some((reads, complete)), Some(result)) = (ran.answers.take(), &ran.result) {
         let (partition, event, result) = (partition.to_string(), event.clone(), result.clone());
@@ -219,7 +229,7 @@ fn handle(
             let run = result.map(|result| {
                 let mut reads =
                     LaneReads { worker, lane, memory, function: slot.id, partition, time_us, taken, blobs: seen_blobs };
-                let failed = Failed { version, partition, event, seed, trap: &trap, result };
+                let failed = Failed { version, function, partition, event, seed, trap: &trap, result };
                 let gathered = evidence::gather(failed, &mut reads);
                 // Its neighbours are not to pay for the two more runs.
                 reads.taken.again += gathered.fuel.saturating_mul(2);
@@ -229,6 +239,24 @@ fn handle(
             Ended::Dead(Letter { kind, reason: trap.message, detail: trap.kind.name().to_owned(), run })
         }
     })
+}
+
+// What runs in a slot. A version that cannot be loaded is returned only if nothing takes its place, which is decided by
+// whoever loads what was deployed when the agent starts; the error: it stops before that.
+fn runnable(pipeline: &Pipeline, slot: &Slot) -> Result<Guard<Arc<Active>>, Abandoned> {
+    loop {
+        let active = slot.active.load();
+        match active.current.function() {
+            Err(error) if slot.gone.get().is_none() => {
+                if pipeline.is_stopping() {
+                    return Err(error.clone().into());
+                }
+                // Once in the life of a version, so this needs nobody who wakes it.
+                std::thread::sleep(limits::LOOK_AGAIN);
+            }
+            _ => return Ok(active),
+        }
+    }
 }
 
 /// What came of a run.
@@ -242,7 +270,7 @@ struct Ran {
 
 // The error: the store failed, which is not the function's fault.
 fn run(
-    version: &Version,
+    function: &Function,
     event: &Event,
     reads: &mut LaneReads<'_, '_>,
     seed: u64,
@@ -251,10 +279,10 @@ fn run(
     let (began, away) = (Instant::now(), reads.taken.away);
     let (run, answers) = if record {
         let mut recorder = Recorder::new(reads, limits::RECORDED_READS_BYTES);
-        let run = version.function.run(event, &mut recorder, seed);
+        let run = function.run(event, &mut recorder, seed);
         (run, Some(recorder.finish()))
     } else {
-        (version.function.run(event, reads, seed), None)
+        (function.run(event, reads, seed), None)
     };
     let busy = began.elapsed().saturating_sub(reads.taken.away - away);
     reads.taken.usage.add(&Counts {
@@ -269,10 +297,10 @@ fn run(
         state_peak_bytes: 0,
     });
     for line in &run.logs {
-        log(version.function.name(), &event.device, line);
+        log(function.name(), &event.device, line);
     }
     let failed = matches!(run.outcome, Outcome::Failed(_));
-    let result = if record || failed { RunResult::of(&version.function, &run) } else { None };
+    let result = if record || failed { RunResult::of(function, &run) } else { None };
     let ended = match run.outcome {
         Outcome::Done(effects) => Ok(effects),
         Outcome::Failed(trap) => Err(trap),

@@ -2,4 +2,5 @@
 
 mod commits;
 mod inlets;
+mod restore;
 mod running;

@@ -129,6 +129,10 @@ pub(crate) const MANIFEST: &str = "manifest = 1\nname = \"f\"\nversion = \"1.0.0
 const ECHO: &str = "(i32.load8_u (i32.add (local.get 0) (i32.load offset=48 (local.get 0))))";
 
 pub(crate) fn version(trap_if: &str) -> Version {
+    ready(&package(trap_if))
+}
+
+pub(crate) fn package(trap_if: &str) -> Package {
     let module = format!(
         r#"(module
             (import "edge_v1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
@@ -142,8 +146,7 @@ pub(crate) fn version(trap_if: &str) -> Version {
                     (i32.const 0))
                 (i32.const 0)))"#
     );
-    let package = Package::pack(&wat::parse_str(module).unwrap(), MANIFEST).unwrap();
-    ready(&package)
+    Package::pack(&wat::parse_str(module).unwrap(), MANIFEST).unwrap()
 }
 
 /// What the gateway would make of it.

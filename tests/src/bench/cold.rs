@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::flood::Flood;
 use super::gateway::{self, Probe};
 use super::row::{Goal, Row, Samples};
 use super::{Results, Settings, say, wire};
@@ -14,9 +15,11 @@ use crate::{Inlet, System, wait_until};
 const FUNCTIONS: usize = 100;
 
 pub(super) fn run(settings: &Settings, results: &mut Results) -> Result<()> {
-    let starts = starts(settings.runs.max(settings.load(9, 3)))?;
+    let (starts, all) = starts(settings.runs.max(settings.load(9, 3)))?;
     let row = Row::new("cold/start-100-functions", starts, "ms").goal(Goal::Below(150.0));
     results.push(row.note("from exec to the PUBACK of the first event, its record on disk"));
+    let row = Row::new("cold/start-all-functions", all, "ms");
+    results.push(row.note("from exec until each function has handled an event"));
     let (first, second) = first_and_second(settings.load(60, 5))?;
     let row = Row::new("cold/first-event", first, "ms").against("its second event", &second);
     results.push(row.goal(Goal::RatioAtMost(1.2)).note("from PUBLISH to PUBACK, right after the deployment"));
@@ -35,10 +38,13 @@ pub(super) fn with_functions(count: usize, filters: impl Fn(usize) -> Vec<String
     })
 }
 
-fn starts(count: usize) -> Result<Samples> {
+/// From exec until one function has handled an event, and until each has.
+fn starts(count: usize) -> Result<(Samples, Samples)> {
     let mut system = with_functions(FUNCTIONS, |number| vec![wire::topic(number)])?;
-    let mut times = Samples::default();
-    for _ in 0..count {
+    let (mut times, mut all) = (Samples::default(), Samples::default());
+    for number in 0..count {
+        // Another one each time: none is the one that comes first by chance.
+        let topic = wire::topic(number * FUNCTIONS / count);
         system.gateway.terminate(gateway::DEADLINE)?;
         let (broker, begun) = (system.gateway.broker(), Instant::now());
         system.gateway.launch()?;
@@ -50,15 +56,20 @@ fn starts(count: usize) -> Result<Samples> {
             }
             std::thread::sleep(Duration::from_micros(500));
         };
-        probe.event(&wire::topic(0))?;
+        probe.event(&topic)?;
         let took = begun.elapsed().as_secs_f64() * 1e3;
         // Before its functions are there an event would be acknowledged without effect.
         let handled = wait_until("the status", gateway::DEADLINE, || system.gateway.status())?.events.handled;
         ensure!(handled == 1, "{handled} functions handled the first event");
-        say(format_args!("    first event after a start with {FUNCTIONS} functions: {took:.1} ms"));
         times.0.push(took);
+        Flood { connections: FUNCTIONS, window: 1, total: FUNCTIONS }.run(broker)?;
+        let each = begun.elapsed().as_secs_f64() * 1e3;
+        let handled = wait_until("the status", gateway::DEADLINE, || system.gateway.status())?.events.handled;
+        ensure!(handled == 1 + FUNCTIONS as u64, "{handled} events were handled");
+        all.0.push(each);
+        say(format_args!("    after a start with {FUNCTIONS} functions: first event {took:.1} ms, all {each:.1}"));
     }
-    Ok(times)
+    Ok((times, all))
 }
 
 fn first_and_second(deployments: usize) -> Result<(Samples, Samples)> {

@@ -37,6 +37,8 @@ pub(super) enum Which {
     NodeRed,
     /// Keeps nothing, and only publishes.
     NodeRedMemory,
+    /// Keeps nothing, and only publishes.
+    ThinEdge,
     Python,
 }
 
@@ -47,6 +49,7 @@ impl Which {
             Self::Rust => "hand-written Rust",
             Self::NodeRed => "Node-RED, SQLite WAL",
             Self::NodeRedMemory => "Node-RED, not durable",
+            Self::ThinEdge => "thin-edge.io, not durable",
             Self::Python => "Python, SQLite FULL",
         }
     }
@@ -58,8 +61,14 @@ impl Which {
             Self::Rust => "rust",
             Self::NodeRed => "node-red",
             Self::NodeRedMemory => "node-red-not-durable",
+            Self::ThinEdge => "thin-edge-not-durable",
             Self::Python => "python",
         }
+    }
+
+    /// Whether nobody can see what it handled but in what it publishes.
+    pub(super) fn keeps_nothing(self) -> bool {
+        matches!(self, Self::NodeRedMemory | Self::ThinEdge)
     }
 
     /// Why it is not to be had here, if it is not.
@@ -68,6 +77,10 @@ impl Which {
             Self::Agent | Self::Rust => return None,
             Self::NodeRed | Self::NodeRedMemory => settings.node_red().join("node_modules/node-red/red.js"),
             Self::Python => settings.python().join("paho"),
+            Self::ThinEdge => {
+                let found = Command::new(THIN_EDGE).arg("--version").output().is_ok_and(|out| out.status.success());
+                return (!found).then(|| format!("{} is not installed (no {THIN_EDGE} on the PATH)", self.name()));
+            }
         };
         (!program.exists()).then(|| format!("{} is not installed ({} is missing)", self.name(), program.display()))
     }
@@ -131,11 +144,12 @@ impl Consumer {
                 node_red(settings, world, &port, &database, outputs)?
             }
             Which::NodeRedMemory => node_red(settings, world, &port, &database, &["publish"])?,
+            Which::ThinEdge => thin_edge(world, &port)?,
         };
         command.current_dir(world.path(""));
         let process = Process::start("consumer", command, &world.logs())?;
         let kind = match which {
-            Which::NodeRedMemory => {
+            _ if which.keeps_nothing() => {
                 let results = Collector::start(broker.address(), &[RESULTS], "bench-counter")?;
                 Kind::Forgetful { process, results }
             }
@@ -241,6 +255,38 @@ fn node_red(settings: &Settings, world: &World, port: &str, database: &Path, out
     let node: OsString = if own.is_file() { own.into() } else { "node".into() };
     let mut command = Command::new(node);
     command.arg(modules.join("node-red/red.js")).arg("--settings").arg(settings_file).arg("--userDir").arg(folder);
+    Ok(command)
+}
+
+/// The program of thin-edge.io that runs flows.
+const THIN_EDGE: &str = "tedge-mapper";
+
+fn thin_edge(world: &World, port: &str) -> Result<Command> {
+    let own = |option| -> Result<String> {
+        let output = Command::new("id").arg(option).output().context("cannot ask who this is")?;
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    let folder = world.path("thin-edge");
+    let flows = folder.join("mappers/local/flows");
+    for made in [&flows, &folder.join("logs"), &folder.join("data"), &folder.join("run")] {
+        std::fs::create_dir_all(made)?;
+    }
+    for file in ["reading.toml", "reading.js"] {
+        std::fs::copy(peers().join("thin-edge").join(file), flows.join(file))?;
+    }
+    let at = |name| folder.join(name).display().to_string();
+    let settings = format!(
+        "[mqtt.client]\nhost = \"127.0.0.1\"\nport = {port}\n[mqtt.bind]\nport = {port}\n\
+         [logs]\npath = {:?}\n[data]\npath = {:?}\n[run]\npath = {:?}\nlock_files = false\n",
+        at("logs"),
+        at("data"),
+        at("run"),
+    );
+    world.write("thin-edge/tedge.toml", settings)?;
+    // Its files are to be of the user that runs it, and not of its own.
+    world.write("thin-edge/system.toml", format!("user = {:?}\ngroup = {:?}\n", own("-un")?, own("-gn")?))?;
+    let mut command = Command::new(THIN_EDGE);
+    command.arg("--config-dir").arg(folder).arg("local");
     Ok(command)
 }
 

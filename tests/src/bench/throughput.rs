@@ -38,10 +38,11 @@ pub(super) fn stored(settings: &Settings, results: &mut Results) -> Result<()> {
 
 /// The same, and the result published.
 pub(super) fn published(settings: &Settings, results: &mut Results) -> Result<()> {
-    let subjects = [Which::Agent, Which::Rust, Which::NodeRedMemory, Which::NodeRed, Which::Python];
+    let subjects = [Which::Agent, Which::Rust, Which::NodeRedMemory, Which::ThinEdge, Which::NodeRed, Which::Python];
     let goals = [
         (Which::Rust, Goal::RatioAtLeast(0.9)),
         (Which::NodeRedMemory, Goal::RatioAtLeast(1.0)),
+        (Which::ThinEdge, Goal::RatioAtLeast(1.0)),
         (Which::NodeRed, Goal::RatioAtLeast(1.0)),
         (Which::Python, Goal::RatioAtLeast(1.0)),
     ];
@@ -94,13 +95,13 @@ fn rows(
 fn measure(settings: &Settings, which: Which, publish: bool) -> Result<Turn> {
     // Long enough for each: the slow ones get a part, for what is measured is a rate.
     let total = match which {
-        Which::Agent | Which::Rust | Which::NodeRedMemory => settings.load(200_000, 20_000),
+        Which::Agent | Which::Rust | Which::NodeRedMemory | Which::ThinEdge => settings.load(200_000, 20_000),
         Which::NodeRed | Which::Python => settings.load(20_000, 4_000),
     };
     let consumer = Consumer::start(settings, which, publish)?;
     let broker = consumer.broker.address();
     // Where results are the only sign of what was handled, one who counts them is there already.
-    let collect = publish && which != Which::NodeRedMemory;
+    let collect = publish && !which.keeps_nothing();
     let collector = if collect { Some(Collector::start(broker, &[RESULTS], "bench-collector")?) } else { None };
     let (before, cpu) = (consumer.handled()?, consumer.cpu()?);
     let flood = Flood { connections: 20, window: 50, total };
