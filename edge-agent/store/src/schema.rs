@@ -113,14 +113,14 @@ pub(crate) const BLOB_BYTES: &str = "blob_bytes";
 /// The size of a page, which SQLite's build sets.
 pub(crate) const PAGE_BYTES: usize = 4_096;
 
-/// Pages in the write-ahead log at which a commit also carries it over into the database: some 4 MB. Larger makes the
-/// pause of that one commit longer (at 4,096 pages 40 to 70 ms where this takes 10), and gains nothing that was measured.
-const CHECKPOINT_PAGES: i64 = 1_000;
+/// Pages in the write-ahead log at which a commit also carries it over into the database: some 1 MB. Larger makes the
+/// pause of that one commit longer (1,000 pages take 10 ms, 4,096 pages 40 to 70), and gains nothing that was measured.
+const CHECKPOINT_PAGES: i64 = 250;
 
-/// To what size in bytes the log's file is cut after it has grown beyond: four times what it has when nothing holds a
-/// checkpoint back, so that it is not cut and grown again all the time. A reader holds one back only for the length of
-/// one call, since none keeps a statement open between two.
-const LOG_BYTES: i64 = 4 * CHECKPOINT_PAGES * PAGE_BYTES as i64;
+/// To what size in bytes the log's file is cut after it has grown beyond: 16 times what it has when nothing holds a
+/// checkpoint back and commits are small, so that it is not cut and grown again all the time. A reader holds one back only for
+/// the length of one call, since none keeps a statement open between two.
+const LOG_BYTES: i64 = 16 * CHECKPOINT_PAGES * PAGE_BYTES as i64;
 
 /// How long a statement waits for a lock. Nobody of ours holds one for long; a person with a SQLite shell might.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);

@@ -62,9 +62,16 @@ impl Mounted {
         let agent = self.house.agent_process()?;
         kill_process(agent, Signal::STOP)?;
         match cut {
-            Cut::AtOnce => self.disk.cut()?,
+            Cut::AtOnce => {
+                let until = Instant::now() + STANDS;
+                // Without a pause, so that it is hit in what it does.
+                while let Err(error) = stands_still(agent, "TD") {
+                    ensure!(Instant::now() < until, "the agent does not stop: {error}");
+                }
+                self.disk.cut()?;
+            }
             Cut::ThenErrors => {
-                wait_until("the agent to stand still", STANDS, || stands_still(agent))?;
+                wait_until("the agent to stand still", STANDS, || stands_still(agent, "T"))?;
                 self.disk.cut()?;
                 kill_process(agent, Signal::CONT)?;
                 std::thread::sleep(errors);
@@ -99,14 +106,19 @@ impl Cut {
 /// How long a process may take to stop. A sync that is under way ends before.
 const STANDS: Duration = Duration::from_secs(10);
 
-// Whether every thread of a process is stopped (proc_pid_stat(5)).
-fn stands_still(process: Pid) -> Result<()> {
+// Whether every thread of a process is in one of these states (proc_pid_stat(5)), and one at least is stopped. Then all are to be:
+// a stop is not for a process but for each of its threads, from when the first of them heard of the signal. One in a write
+// or a sync (D) will not come back from it.
+fn stands_still(process: Pid, states: &str) -> Result<()> {
+    let mut stopped = 0;
     for thread in fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()))? {
         let stat = fs::read_to_string(thread?.path().join("stat"))?;
         // The name before it, in parentheses, may hold anything.
         let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
-        ensure!(state == Some('T'), "a thread is in state {state:?}");
+        ensure!(state.is_some_and(|state| states.contains(state)), "a thread is in state {state:?}");
+        stopped += usize::from(state == Some('T'));
     }
+    ensure!(stopped > 0, "no thread is stopped");
     Ok(())
 }
 
