@@ -12,7 +12,7 @@ use agent_core::effect::LogLevel;
 use agent_core::event::EventKind;
 use agent_core::lanes::{LaneId, Memory, Turn};
 use agent_core::state::expiry_us;
-use agent_core::{Effect, Event, StateValue};
+use agent_core::{Effect, Event, Identity, StateValue};
 use agent_functions::record::{Answers, RecordedRun, Recorder, RunResult};
 use agent_functions::{Function, LogLine, Outcome, ReadError, Reads, Trap, TrapKind};
 use agent_store::{DeadKind, FunctionId, Reader, Uses};
@@ -99,12 +99,6 @@ fn handle(
     let pipeline = worker.pipeline;
     let seed = worker.next_seed();
     let (slot, event) = (&job.slot, &job.event.event);
-    let active = runnable(pipeline, slot)?;
-    let Ok(function) = active.current.function() else {
-        let reason = slot.gone.get().cloned().unwrap_or_default();
-        tracing::warn!(function = %slot.name, device = %event.device, topic = %event.topic, "{reason}; the event is in the dead letters");
-        return Ok(Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new(), run: None }));
-    };
     let partition = &job.partition;
     // What comes once more was new when it came first, and is used up with its outcome.
     let first = job.event.origin.uses == Uses::Nothing;
@@ -139,6 +133,15 @@ fn handle(
             }
         }
     }
+    let active = runnable(pipeline, slot)?;
+    let Ok(function) = active.current.function() else {
+        mark(memory, identified);
+        let reason = slot.gone.get().cloned().unwrap_or_default();
+        // Who asked by HTTP hears it.
+        job.event.settled().failure = Some(reason.clone());
+        tracing::warn!(function = %slot.name, device = %event.device, topic = %event.topic, "{reason}; the event is in the dead letters");
+        return Ok(Ended::Dead(Letter { kind: DeadKind::Refused, reason, detail: String::new(), run: None }));
+    };
     let (time_us, blobs) = (event.time_us, RunBlobs::new(pipeline));
     let record = pipeline.recordings.wants(&slot.name);
     let mut reads = LaneReads {
@@ -179,11 +182,7 @@ fn handle(
         let run = RecordedRun { partition, event, seed, reads, complete, result };
         pipeline.recordings.put(version, run, || pipeline.is_current(lane));
     }
-    if let Some((identity, content)) = identified
-        && let Some(seen) = memory.seen(&identity.source)
-    {
-        seen.mark(identity, content);
-    }
+    mark(memory, identified);
     // What a failed run read it may be asked for again.
     let (ended, result) = match ran.ended {
         Ok(effects) => (store_blobs(pipeline, version, effects)?, None),
@@ -239,6 +238,15 @@ fn handle(
             Ended::Dead(Letter { kind, reason: trap.message, detail: trap.kind.name().to_owned(), run })
         }
     })
+}
+
+// An event with an identity is handled, whatever came of it.
+fn mark(memory: &mut Memory, identified: Option<(&Identity, u32)>) {
+    if let Some((identity, content)) = identified
+        && let Some(seen) = memory.seen(&identity.source)
+    {
+        seen.mark(identity, content);
+    }
 }
 
 // What runs in a slot. A version that cannot be loaded is returned only if nothing takes its place, which is decided by
