@@ -166,8 +166,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         None => None,
     };
 
-    // Events are taken from here on, while everything else is set up and functions are compiled. By a task, for this here runs on a thread of its own,
-    // which another one would wake for each packet.
+    // Events are taken from here on, while everything else is set up and functions are compiled. By a task, for this here
+    // runs on a thread of its own, which another one would wake for each packet.
     let (outgoing, outgoing_receiver) = mpsc::channel::<Outgoing>(limits::PUBLISHES_IN_FLIGHT);
     let stop = either(stop, found_damaged.clone());
     let mut inlet = JoinSet::new();

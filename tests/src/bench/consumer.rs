@@ -148,12 +148,11 @@ impl Consumer {
         };
         command.current_dir(world.path(""));
         let process = Process::start("consumer", command, &world.logs())?;
-        let kind = match which {
-            _ if which.keeps_nothing() => {
-                let results = Collector::start(broker.address(), &[RESULTS], "bench-counter")?;
-                Kind::Forgetful { process, results }
-            }
-            _ => Kind::Peer { process, database },
+        let kind = if which.keeps_nothing() {
+            let results = Collector::start(broker.address(), &[RESULTS], "bench-counter")?;
+            Kind::Forgetful { process, results }
+        } else {
+            Kind::Peer { process, database }
         };
         Ok((broker, kind))
     }

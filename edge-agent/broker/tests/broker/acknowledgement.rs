@@ -1,14 +1,14 @@
 //! What the broker is for: an acknowledgement leaves when the application has committed, in order, and never otherwise.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::common::{Client, Server, connect_packet, qos_0, qos_1, qos_2, soon, until};
 use agent_broker::{Inbound, Ingest, Options, QoS, Refusal, RefusalCode};
 use mqtt5_protocol::packet::pubrel::PubRelPacket;
 use mqtt5_protocol::{Packet, ReasonCode};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 #[tokio::test]
 async fn a_whole_window_arrives_before_the_first_acknowledgement_and_is_acknowledged_in_order() {
@@ -70,38 +70,21 @@ async fn a_qos_0_message_without_a_verdict_disturbs_nobody() {
     client.quiet().await;
 }
 
-/// Leaves the verdict to the test, which says when everything was let go of.
-struct LetsGo {
-    inbox: mpsc::UnboundedSender<Inbound>,
-    generation: Arc<AtomicU64>,
-}
-
-impl Ingest for LetsGo {
-    async fn submit(&self, inbound: Inbound) {
-        let _ = self.inbox.send(inbound);
-    }
-
-    fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
-    }
-}
-
 #[tokio::test]
 async fn a_message_has_the_generation_in_which_nothing_before_it_waited() {
-    let (inbox, mut inbound) = mpsc::unbounded_channel();
-    let generation = Arc::new(AtomicU64::new(7));
-    let server = Server::start(Options::default(), LetsGo { inbox, generation: generation.clone() }).await;
+    let mut server = Server::held(Options::default()).await;
+    server.generation.store(7, Ordering::Relaxed);
     let mut client = Client::connect(server.address, 4, "device").await;
     client.publish(qos_1("t", 1, "")).await;
-    let waits = soon("a message", inbound.recv()).await.unwrap();
+    let waits = server.inbound().await;
     assert_eq!(waits.generation, Some(7));
-    generation.store(8, Ordering::Relaxed);
+    server.generation.store(8, Ordering::Relaxed);
     // The first of these is still to come again, perhaps; what is not acknowledged never does.
     client.publish(qos_1("t", 2, "")).await;
     client.publish(qos_0("t", "")).await;
-    let behind = soon("a message", inbound.recv()).await.unwrap();
+    let behind = server.inbound().await;
     assert_eq!(behind.generation, Some(7));
-    let lossy = soon("a message", inbound.recv()).await.unwrap();
+    let lossy = server.inbound().await;
     assert_eq!(lossy.generation, None);
     for (inbound, id) in [(waits, 1), (behind, 2)] {
         inbound.ack.accept();
@@ -109,7 +92,7 @@ async fn a_message_has_the_generation_in_which_nothing_before_it_waited() {
     }
     // The one that waits is no matter.
     client.publish(qos_1("t", 3, "")).await;
-    assert_eq!(soon("a message", inbound.recv()).await.unwrap().generation, Some(8));
+    assert_eq!(server.inbound().await.generation, Some(8));
     lossy.ack.accept();
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agent_broker::{Broker, Handle, Inbound, Ingest, Options, QoS};
@@ -36,13 +37,20 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     .await;
 }
 
-/// An application that leaves the verdict to the test.
-struct Held(mpsc::UnboundedSender<Inbound>);
+/// An application that leaves the verdict to the test, and when it lets go of everything.
+struct Held {
+    inbox: mpsc::UnboundedSender<Inbound>,
+    generation: Arc<AtomicU64>,
+}
 
 impl Ingest for Held {
     async fn submit(&self, inbound: Inbound) {
         // The test may have ended already; then nobody gives a verdict.
-        let _ = self.0.send(inbound);
+        let _ = self.inbox.send(inbound);
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 }
 
@@ -58,6 +66,8 @@ impl Ingest for TakeAll {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) handle: Handle,
+    /// That of an application that was started with `held()`.
+    pub(crate) generation: Arc<AtomicU64>,
     inbox: Option<mpsc::UnboundedReceiver<Inbound>>,
     stop: oneshot::Sender<()>,
     run: JoinHandle<()>,
@@ -67,7 +77,9 @@ impl Server {
     /// Messages wait for the test's verdict.
     pub(crate) async fn held(options: Options) -> Self {
         let (sender, inbox) = mpsc::unbounded_channel();
-        Self { inbox: Some(inbox), ..Self::start(options, Held(sender)).await }
+        let generation = Arc::default();
+        let held = Held { inbox: sender, generation: Arc::clone(&generation) };
+        Self { inbox: Some(inbox), generation, ..Self::start(options, held).await }
     }
 
     /// Messages are accepted at once.
@@ -85,6 +97,7 @@ impl Server {
         Self {
             address: broker.local_addr(),
             handle: broker.handle(),
+            generation: Arc::default(),
             inbox: None,
             stop,
             run: tokio::spawn(broker.run(Arc::new(ingest), shutdown)),
